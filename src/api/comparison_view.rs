@@ -5,7 +5,6 @@ use serde_json::value::RawValue;
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
-use super::depth;
 use super::problem::Problem;
 use super::submission::{self, AnyWorkload, Head};
 use crate::clock::Timestamp;
@@ -13,6 +12,7 @@ use crate::comparison::report::{Report, Verdict};
 use crate::comparison::{Asked, Progress, Request};
 use crate::job::{Bound, ComparisonId, Executor, Spec};
 use crate::store::{Comparison, ComparisonState};
+use crate::workload::depth;
 
 /// What to compare.
 #[derive(Deserialize, ToSchema)]

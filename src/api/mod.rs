@@ -13,7 +13,6 @@ mod comparison_view;
 mod comparisons;
 mod condition;
 mod cors;
-mod depth;
 mod entrance;
 mod events;
 mod example;

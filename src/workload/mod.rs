@@ -6,6 +6,7 @@
 mod command;
 mod content;
 mod context;
+pub mod depth;
 mod file;
 mod function;
 mod http;

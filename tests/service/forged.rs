@@ -56,3 +56,27 @@ async fn a_job_does_not_begin_again_by_giving_itself_back() {
         assert!(n != 30 || ["lost", "timeout"].map(Value::from).contains(&job["error"]["kind"]), "{job}");
     }
 }
+
+#[tokio::test]
+async fn what_a_job_says_in_its_hosts_place_is_bounded_as_what_a_host_says() {
+    let folder = folder();
+    let server = Server::start(folder.path(), &[("TRINE_PYTHON_PROCESSES", "1")]).await;
+    for (body, message) in [
+        (
+            "say('{\"done\": {\"id\": ID, \"output\": \"' + 'x' * 13_000_000 + '\"}}')",
+            "ValueError: the output takes 13000002 bytes; the most is 12582912",
+        ),
+        (
+            "say('{\"done\": {\"id\": ID, \"output\": ' + '[' * 100_000 + ']' * 100_000 + '}}')",
+            "the output is nested more than 100 deep",
+        ),
+        ("return eval('[' * 101 + ']' * 101)", "the output is nested more than 100 deep"),
+        (
+            "say('{\"done\": {\"id\": ID, \"error\": {\"kind\": \"error\", \"type\": \"E\", \"message\": \"' + 'x' * 30_000_000 + '\"}}}')",
+            "ValueError: the error takes 30000045 bytes; the most is 12582912",
+        ),
+    ] {
+        let job = run(&server, &forging(body)).await;
+        assert_eq!(job["error"]["message"], message, "{body}");
+    }
+}

@@ -19,12 +19,12 @@ use self::rules::{
     check_lane, check_limits, check_priority, check_requires, check_retry, check_tags, check_unique, deadline, start,
 };
 use super::problem::{Kind, Problem};
-use super::{depth, example, webhooks};
+use super::{example, webhooks};
 use crate::clock::Timestamp;
 use crate::dispatch::Catalogue;
 use crate::function::Defaults;
 use crate::job::{Bound, Choice, Concurrency, Labels, Rate, Retry, Routing, Spec, Submission, Tags, Unique, Webhook};
-use crate::workload::{Invalid, distinct, is_function};
+use crate::workload::{Invalid, depth, distinct, is_function};
 
 /// The longest submission, in bytes. What waits in memory is counted in jobs, so a job may not be of any size.
 pub(super) const MAX_BYTES: usize = 12 << 20;

@@ -28,7 +28,7 @@ use crate::executor::{pool, processes};
 use crate::job::{Executor, FailureKind, JobId, Note};
 use crate::measure::memory;
 use crate::sandbox::{self, Group, Limits, Policy, Scratch, Violation};
-use crate::workload::{PythonFunction, Reporter, Stop};
+use crate::workload::{PythonFunction, Reporter, Stop, depth};
 
 /// How long a host may take until it is ready.
 const START: Duration = Duration::from_secs(30);
@@ -433,7 +433,7 @@ async fn listen(socket: OwnedReadHalf, calls: &Calls, ready: &mut Option<oneshot
             // What jobs print is in no line of the log, also if it is not known whose it is.
             Ok(FromHost::Log { id: None, line, .. }) => tracing::debug!(bytes = line.len(), "a job has printed past its own log"),
             Ok(FromHost::Progress { id, value }) => {
-                if let Some(note) = Note::progress(&value) {
+                if let Some(note) = Note::progress(&value).filter(|_| depth::check(value.get().as_bytes()).is_ok()) {
                     calls.note(id, note).await;
                 }
             }

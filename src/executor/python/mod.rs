@@ -507,7 +507,9 @@ async fn on_host(
                 }
                 let (has_artifacts, reading) = (done.artifacts, done.reading());
                 host.has_used(reading.max_rss_bytes);
-                let mut ran = Ran { reading, outcome: done.into_outcome(), crashed: None, begun: true };
+                let most_output = call.limits.output_bytes.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(MAX_OUTPUT);
+                let outcome = done.into_outcome(most_output.min(MAX_OUTPUT));
+                let mut ran = Ran { reading, outcome, crashed: None, begun: true };
                 if ran.outcome.failure().is_some() {
                     host.has_failed();
                 }

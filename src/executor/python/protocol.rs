@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::Wanted;
+use super::{MAX_OUTPUT, Wanted};
 use crate::clock::{Monotonic, Stopwatch, Timestamp};
 use crate::executor::attempt::Reading;
 use crate::function::Limits;
@@ -11,7 +11,7 @@ use crate::function::Limits;
 use crate::job::Note;
 use crate::job::{Failure, FailureKind, JobId, LogStream, Outcome, Output};
 use crate::measure::Usage;
-use crate::workload::{PythonCode, PythonContent, PythonFunction};
+use crate::workload::{PythonCode, PythonContent, PythonFunction, depth};
 
 /// The longest message, in bytes.
 pub(super) const LONGEST: usize = 64 << 20;
@@ -216,23 +216,45 @@ impl Done {
         }
     }
 
-    /// How it ended.
-    pub(super) fn into_outcome(self) -> Outcome {
+    /// How it ended, with an output of at most `most` bytes. The host has looked at that itself; but it is a job that says so if it likes.
+    pub(super) fn into_outcome(self, most: usize) -> Outcome {
         let head = self.error_head();
-        match (self.error, head, self.output, self.pickle) {
+        let outcome = match (self.error, head, self.output, self.pickle) {
+            (Some(error), ..) if error.get().len() > MAX_OUTPUT => too_long("error", error.get().len(), MAX_OUTPUT),
             (Some(error), Some(head), _, pickle) => {
                 let kind = if head.kind == ErrorKind::Cancelled { FailureKind::Cancelled } else { FailureKind::Error };
                 let message = if head.message.is_empty() { head.r#type } else { format!("{}: {}", head.r#type, head.message) };
+                let pickle = pickle.filter(|pickle| pickled_bytes(pickle) <= most);
                 Outcome::Error(Failure { python: Some(with_pickle(error, pickle)), ..Failure::new(kind, message) })
             }
+            (None, _, Some(output), _) if output.get().len() > most => too_long("output", output.get().len(), most),
             (None, _, Some(output), _) => Outcome::Output(output),
+            (None, _, None, Some(pickle)) if pickled_bytes(&pickle) > most => too_long("output", pickled_bytes(&pickle), most),
             (None, _, None, Some(pickle)) => match RawValue::from_string(format!("{{\"pickle\":\"{pickle}\"}}")) {
                 Ok(output) => Outcome::Output(output),
                 Err(error) => Outcome::Error(Failure::error(format!("the output is not base64: {error}"))),
             },
             _ => Outcome::Error(Failure::error("the Python host reported neither an output nor an error")),
+        };
+        let (what, json) = match &outcome {
+            Outcome::Output(output) => ("output", Some(output)),
+            Outcome::Error(failure) => ("error", failure.python.as_ref()),
+        };
+        match json.map_or(Ok(()), |json| depth::check(json.get().as_bytes())) {
+            Ok(()) => outcome,
+            Err(invalid) => Outcome::Error(Failure::error(format!("the {what} {}", invalid.message))),
         }
     }
+}
+
+/// As the host says it (`host/messages.py`).
+fn too_long(what: &str, bytes: usize, most: usize) -> Outcome {
+    Outcome::Error(Failure::error(format!("ValueError: the {what} takes {bytes} bytes; the most is {most}")))
+}
+
+/// How many bytes this is in Base64, but for one or two.
+const fn pickled_bytes(base64: &str) -> usize {
+    (base64.len() / 4 * 3).saturating_sub(2)
 }
 
 /// The error with the pickled exception as one more field.
@@ -248,7 +270,7 @@ pub(in crate::executor) fn understand(frame: &[u8]) -> bool {
     match message {
         FromHost::Done(done) => {
             let _ = (done.lacks_code(), done.reading());
-            let json = match done.into_outcome() {
+            let json = match done.into_outcome(MAX_OUTPUT) {
                 Outcome::Output(output) => Some(output),
                 Outcome::Error(failure) => failure.python,
             };
@@ -260,4 +282,46 @@ pub(in crate::executor) fn understand(frame: &[u8]) -> bool {
         FromHost::Ready {} | FromHost::Returned { .. } | FromHost::Pong {} => {}
     }
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    fn done(rest: &str) -> Done {
+        serde_json::from_str(&format!("{{\"id\": 7, {rest}}}")).unwrap()
+    }
+
+    fn nested(levels: usize) -> String {
+        "[".repeat(levels) + &"]".repeat(levels)
+    }
+
+    #[rstest]
+    #[case::as_long_as_it_may_be("\"output\": \"12345678\"".into(), None)]
+    #[case::longer("\"output\": \"123456789\"".into(), Some("ValueError: the output takes 11 bytes; the most is 10"))]
+    #[case::a_pickle("\"pickle\": \"MTIzNDU2Nzg5MA==\"".into(), None)]
+    #[case::a_longer_pickle("\"pickle\": \"MTIzNDU2Nzg5MDEyMzQ1\"".into(), Some("ValueError: the output takes 13 bytes; the most is 10"))]
+    #[case::a_long_error(
+        format!("\"error\": {{\"kind\": \"error\", \"type\": \"E\", \"message\": \"{}\"}}", "x".repeat(MAX_OUTPUT)),
+        Some("ValueError: the error takes 12582957 bytes; the most is 12582912")
+    )]
+    #[case::a_deep_error(
+        format!("\"error\": {{\"kind\": \"error\", \"type\": \"E\", \"message\": \"\", \"x\": {}}}", nested(100)),
+        Some("the error is nested more than 100 deep")
+    )]
+    fn what_a_host_says_is_as_long_and_as_deep_as_it_may_be(#[case] said: String, #[case] failure: Option<&str>) {
+        let outcome = done(&said).into_outcome(10);
+        assert_eq!(outcome.failure().map(|failure| &*failure.message), failure);
+    }
+
+    #[test]
+    fn an_output_is_nested_as_deeply_as_what_is_submitted() {
+        let ended = |levels| done(&format!("\"output\": {}", nested(levels))).into_outcome(MAX_OUTPUT);
+        assert!(ended(100).is_success());
+        let too_deep = "the output is nested more than 100 deep";
+        assert_eq!(ended(101).into_failure().unwrap().message, too_deep);
+        let no_pickle = done(&format!("\"pickle\": \"\\\",\\\"x\\\": {}, \\\"y\\\":\\\"\"", nested(100)));
+        assert_eq!(no_pickle.into_outcome(MAX_OUTPUT).into_failure().unwrap().message, too_deep);
+    }
 }

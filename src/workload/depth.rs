@@ -3,13 +3,16 @@
 
 use memchr::memchr2;
 
-use crate::workload::Invalid;
+use super::Invalid;
 
 /// Arrays and objects within each other, at most. Far more than people write, and less than the JSON readers of this world take.
 const MAX_DEPTH: usize = 100;
 
 /// Refuses what is nested too deeply. The text need not be JSON; then it is refused elsewhere.
-pub(super) fn check(text: &[u8]) -> Result<(), Invalid> {
+///
+/// # Errors
+/// It is.
+pub fn check(text: &[u8]) -> Result<(), Invalid> {
     let (mut depth, mut at) = (0_usize, 0);
     while let Some(&byte) = text.get(at) {
         at += 1;
