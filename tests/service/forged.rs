@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::server::{Server, folder};
+use crate::server::{Server, folder, until_said};
 
 /// Says something in the host's place, of the job that says it.
 const PRELUDE: &str = "
@@ -79,4 +79,17 @@ async fn what_a_job_says_in_its_hosts_place_is_bounded_as_what_a_host_says() {
         let job = run(&server, &forging(body)).await;
         assert_eq!(job["error"]["message"], message, "{body}");
     }
+}
+
+#[tokio::test]
+async fn what_a_job_writes_as_its_process_dies_is_in_its_error_and_not_in_the_log() {
+    let folder = folder();
+    let server = Server::start(folder.path(), &[("TRINE_LOG", "trace")]).await;
+    // Where its host says why it crashed.
+    let job = run(&server, &forging("os.write(101, b'my ' + b'secret'); os.abort()")).await;
+    assert!(job["error"]["message"].as_str().unwrap().contains("its last words: my secret"), "{job}");
+    until_said(folder.path(), "a Python host has ended by itself").await;
+    drop(server);
+    let log = std::fs::read_to_string(folder.path().join("log")).unwrap();
+    assert!(!log.contains("my secret"));
 }

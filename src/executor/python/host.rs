@@ -404,10 +404,11 @@ async fn serve(process: Process, socket: OwnedReadHalf, calls: Arc<Calls>, ready
         },
         Err(error) => lost(format!("disappeared: {error}"), false),
     };
-    let how = if words.is_empty() { gone.how } else { format!("{}; its last words: {words}", gone.how) };
     if !killed {
-        tracing::warn!(pid, how, "a Python host has ended by itself");
+        // The words may be those of a job.
+        tracing::warn!(pid, how = gone.how, "a Python host has ended by itself");
     }
+    let how = if words.is_empty() { gone.how } else { format!("{}; its last words: {words}", gone.how) };
     // What it had said before tells which call it was at.
     let all_is_heard = match understood {
         Some(understood) => understood,
