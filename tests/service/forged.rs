@@ -79,6 +79,11 @@ async fn what_a_job_says_in_its_hosts_place_is_bounded_as_what_a_host_says() {
         let job = run(&server, &forging(body)).await;
         assert_eq!(job["error"]["message"], message, "{body}");
     }
+    let measured = r#"{"began_ns": 1, "started_at_us": -1, "wall_us": 9223372036854775808, "cpu_user_us": 1, "cpu_system_us": 1,
+                       "ctx_voluntary": 1, "ctx_involuntary": 1}"#;
+    let figures = format!("say('''{{\"done\": {{\"id\": ID, \"output\": 1, \"measured\": {measured}}}}}''')");
+    let job = run(&server, &forging(&figures)).await;
+    assert_eq!((&job["output"], &job["timing"]), (&json!(1), &Value::Null), "{job}");
 }
 
 #[tokio::test]

@@ -470,7 +470,7 @@ async fn on_host(
     grace: Duration,
     seat: Option<&Seat>,
 ) -> Called {
-    let Attempt { job, number, keeps_files, ref stop, ref reporter, .. } = *attempt;
+    let Attempt { job, number, claimed, keeps_files, ref stop, ref reporter, .. } = *attempt;
     let mut code_is_lacking = false;
     loop {
         let mut begun = host.begin((job, number), call, reporter.clone(), slot, code_is_lacking, seat);
@@ -505,7 +505,7 @@ async fn on_host(
                 if done.worn {
                     host.retire();
                 }
-                let (has_artifacts, reading) = (done.artifacts, done.reading());
+                let (has_artifacts, reading) = (done.artifacts, done.reading(claimed));
                 host.has_used(reading.max_rss_bytes);
                 let most_output = call.limits.output_bytes.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(MAX_OUTPUT);
                 let outcome = done.into_outcome(most_output.min(MAX_OUTPUT));

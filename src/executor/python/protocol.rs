@@ -1,5 +1,8 @@
 //! What the server and a Python host say to each other; `host/__main__.py` describes it.
 
+use std::sync::LazyLock;
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -10,8 +13,16 @@ use crate::function::Limits;
 #[cfg(any(test, fuzzing))]
 use crate::job::Note;
 use crate::job::{Failure, FailureKind, JobId, LogStream, Outcome, Output};
-use crate::measure::Usage;
+use crate::measure::machine::Ticks;
+use crate::measure::{Usage, memory};
 use crate::workload::{PythonCode, PythonContent, PythonFunction, depth};
+
+/// More threads no host has.
+const MOST_THREADS: u32 = 1 << 15;
+/// How many cores there are.
+static CORES: LazyLock<u32> = LazyLock::new(|| Ticks::now().map_or(u32::MAX, |ticks| ticks.cores));
+/// How much memory there is, in bytes.
+static MEMORY: LazyLock<Option<u64>> = LazyLock::new(memory::machine_bytes);
 
 /// The longest message, in bytes.
 pub(super) const LONGEST: usize = 64 << 20;
@@ -160,7 +171,7 @@ struct Figures {
     core_wait_us: Option<u64>,
     loop_wait_us: Option<u64>,
     gil_wait_us: Option<u64>,
-    held_jobs: Option<u64>,
+    held_jobs: Option<u32>,
     longest_hold_us: Option<u64>,
 }
 
@@ -191,28 +202,43 @@ impl Done {
         self.error.as_ref().and_then(|error| serde_json::from_str(error.get()).ok())
     }
 
-    /// What was measured.
-    pub(super) fn reading(&self) -> Reading {
-        let Some(figures) = &self.measured else { return Reading::default() };
-        let started_at = Timestamp::from_micros(figures.started_at_us);
-        let micros = std::time::Duration::from_micros;
+    /// What was measured of an attempt that was claimed then, as far as it can be true: it may be a job that says so.
+    pub(super) fn reading(&self, claimed: Monotonic) -> Reading {
+        let (now, micros) = (Monotonic::now(), Duration::from_micros);
+        let is_so = |figures: &&Figures| {
+            let began = Monotonic::from_nanos(figures.began_ns);
+            claimed <= began && began.after(micros(figures.wall_us)) <= now
+        };
+        let Some(figures) = self.measured.as_ref().filter(is_so) else { return Reading::default() };
+        let since = now.since(claimed);
+        // Some are of several threads together.
+        let time = |us: Option<u64>, threads: u32| us.map(micros).filter(|time| *time <= since.saturating_mul(threads));
+        // Each takes some time.
+        let are_possible = |count: u64| u128::from(count) <= since.as_nanos() * u128::from(*CORES);
+        let usage = Usage {
+            cpu_user_us: figures.cpu_user_us,
+            cpu_system_us: figures.cpu_system_us,
+            ctx_voluntary: figures.ctx_voluntary,
+            ctx_involuntary: figures.ctx_involuntary,
+        };
+        let cpu = time(usage.cpu_user_us.checked_add(usage.cpu_system_us), *CORES);
+        let is_possible = cpu.is_some() && are_possible(usage.ctx_voluntary) && are_possible(usage.ctx_involuntary);
+        let polls = figures.polls.filter(|polls| are_possible(*polls));
         Reading {
-            began: Some(Stopwatch { started_at, started: Monotonic::from_nanos(figures.began_ns) }),
-            wall: Some(micros(figures.wall_us)),
-            usage: Some(Usage {
-                cpu_user_us: figures.cpu_user_us,
-                cpu_system_us: figures.cpu_system_us,
-                ctx_voluntary: figures.ctx_voluntary,
-                ctx_involuntary: figures.ctx_involuntary,
+            began: Some(Stopwatch {
+                started_at: Timestamp::from_micros(figures.started_at_us),
+                started: Monotonic::from_nanos(figures.began_ns),
             }),
-            polls: figures.polls.zip(figures.longest_poll_us.map(micros)),
-            max_rss_bytes: figures.max_rss_bytes,
+            wall: Some(micros(figures.wall_us)),
+            usage: Some(usage).filter(|_| is_possible),
+            polls: polls.zip(time(figures.longest_poll_us, 1)),
+            max_rss_bytes: figures.max_rss_bytes.filter(|bytes| MEMORY.is_none_or(|all| *bytes <= all)),
             gil: figures.gil,
-            core_wait: figures.core_wait_us.map(micros),
-            loop_wait: figures.loop_wait_us.map(micros),
-            gil_wait: figures.gil_wait_us.map(micros),
-            held_jobs: figures.held_jobs,
-            longest_hold: figures.longest_hold_us.map(micros),
+            core_wait: time(figures.core_wait_us, MOST_THREADS),
+            loop_wait: time(figures.loop_wait_us, 1),
+            gil_wait: time(figures.gil_wait_us, 1),
+            held_jobs: figures.held_jobs.map(u64::from),
+            longest_hold: time(figures.longest_hold_us, 1),
         }
     }
 
@@ -269,7 +295,7 @@ pub(in crate::executor) fn understand(frame: &[u8]) -> bool {
     let Ok(message) = serde_json::from_slice(frame) else { return false };
     match message {
         FromHost::Done(done) => {
-            let _ = (done.lacks_code(), done.reading());
+            let _ = (done.lacks_code(), done.reading(Monotonic::from_nanos(0)));
             let json = match done.into_outcome(MAX_OUTPUT) {
                 Outcome::Output(output) => Some(output),
                 Outcome::Error(failure) => failure.python,
@@ -323,5 +349,55 @@ mod tests {
         assert_eq!(ended(101).into_failure().unwrap().message, too_deep);
         let no_pickle = done(&format!("\"pickle\": \"\\\",\\\"x\\\": {}, \\\"y\\\":\\\"\"", nested(100)));
         assert_eq!(no_pickle.into_outcome(MAX_OUTPUT).into_failure().unwrap().message, too_deep);
+    }
+
+    /// What is made of the figures of a second that has ended just now, one of them changed; it was claimed so many seconds ago.
+    fn read(name: &str, figure: u64, claimed_s: u64) -> Reading {
+        let before = |seconds: u64| Monotonic::now().as_nanos().saturating_sub(seconds * 1_000_000_000);
+        let mut figures = serde_json::json!({
+            "began_ns": before(1), "started_at_us": 5, "wall_us": 1_000_000, "cpu_user_us": 7, "cpu_system_us": 8, "polls": 9,
+            "longest_poll_us": 10, "max_rss_bytes": 11, "ctx_voluntary": 12, "ctx_involuntary": 13, "core_wait_us": 14,
+            "loop_wait_us": 15, "gil_wait_us": 16, "held_jobs": 17, "longest_hold_us": 18,
+        });
+        figures[name] = figure.into();
+        done(&format!("\"output\": null, \"measured\": {figures}")).reading(Monotonic::from_nanos(before(claimed_s)))
+    }
+
+    #[rstest]
+    #[case::as_they_are("started_at_us", 6, "")]
+    #[case::longer_than_it_ran("wall_us", 3_000_000, "all")]
+    #[case::without_end("wall_us", u64::MAX, "all")]
+    #[case::before_it_was_claimed("began_ns", 1, "all")]
+    #[case::in_the_future("began_ns", u64::MAX, "all")]
+    #[case::user_mode("cpu_user_us", u64::MAX, "usage ")]
+    #[case::kernel("cpu_system_us", u64::MAX, "usage ")]
+    #[case::switches("ctx_voluntary", u64::MAX, "usage ")]
+    #[case::other_switches("ctx_involuntary", u64::MAX, "usage ")]
+    #[case::memory("max_rss_bytes", u64::MAX, "memory ")]
+    #[case::polls("polls", u64::MAX, "polls ")]
+    #[case::a_poll("longest_poll_us", 3_000_000, "polls ")]
+    #[case::a_hold("longest_hold_us", 3_000_000, "hold ")]
+    #[case::for_a_core("core_wait_us", u64::MAX, "core ")]
+    #[case::for_the_loop("loop_wait_us", 3_000_000, "loop ")]
+    #[case::for_the_lock("gil_wait_us", 3_000_000, "lock ")]
+    fn figures_that_can_not_be_true_are_absent(#[case] name: &str, #[case] figure: u64, #[case] absent: &str) {
+        let read = read(name, figure, 2);
+        let figures = [
+            ("usage ", read.usage.is_none()),
+            ("memory ", read.max_rss_bytes.is_none()),
+            ("polls ", read.polls.is_none()),
+            ("hold ", read.longest_hold.is_none()),
+            ("core ", read.core_wait.is_none()),
+            ("loop ", read.loop_wait.is_none()),
+            ("lock ", read.gil_wait.is_none()),
+        ];
+        let are_absent: String = figures.iter().filter(|(_, is_absent)| *is_absent).map(|(name, _)| *name).collect();
+        assert_eq!(if read.began.is_none() && read.wall.is_none() { "all" } else { &are_absent }, absent);
+    }
+
+    #[test]
+    fn all_cores_have_no_more_cpu_time_than_there_is() {
+        let used = |seconds: u64| read("cpu_user_us", seconds * 1_000_000 * u64::from(*CORES), 2).usage.is_some();
+        assert!(used(1) && !used(100));
     }
 }
