@@ -95,7 +95,7 @@ impl Argument {
 
 impl Template {
     fn fill(&self, texts: &Texts<'_>, may_begin_with_dash: impl Fn(&str) -> bool) -> Result<String, BadValue> {
-        let mut filled = String::new();
+        let (mut filled, mut latest) = (String::new(), None);
         for piece in &self.0 {
             match piece {
                 Piece::Text(text) => filled.push_str(text),
@@ -105,14 +105,18 @@ impl Template {
                         return Err(BadValue { parameter: name.clone(), reason: "must not begin with `-`".into() });
                     }
                     filled.push_str(text);
-                    if filled.len() > LONGEST {
-                        let reason = format!("makes an argument of more than {LONGEST} bytes, which no program can be given");
-                        return Err(BadValue { parameter: name.clone(), reason });
-                    }
+                    latest = Some(name);
                 }
             }
         }
-        Ok(filled)
+        // Without a parameter it is the operator's own, and that has been looked at.
+        match latest {
+            Some(name) if filled.len() > LONGEST => {
+                let reason = format!("makes an argument of more than {LONGEST} bytes, which no program can be given");
+                Err(BadValue { parameter: name.clone(), reason })
+            }
+            _ => Ok(filled),
+        }
     }
 
     fn parse(text: &str) -> Result<Self, &'static str> {

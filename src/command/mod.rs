@@ -424,6 +424,8 @@ mod tests {
         assert_eq!(fill(text, &json!({ "a": "x".repeat(131_069) })).unwrap()[0].len(), 131_071);
         let refused = fill(text, &json!({ "a": "ä".repeat(65_535) })).unwrap_err();
         assert_eq!(refused, "a: makes an argument of more than 131071 bytes, which no program can be given");
+        // What stands behind it counts, too.
+        assert_eq!(fill(&text.replace("a={a}", "{a}=a"), &json!({ "a": "x".repeat(131_070) })).unwrap_err(), refused);
     }
 
     #[test]
