@@ -12,11 +12,8 @@ const CROSS_ORIGIN_OPENER_POLICY: HeaderName = HeaderName::from_static("cross-or
 const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
 /// Pages have their scripts, styles and pictures from this server alone, and stand in no frame of another page. Swagger UI writes styles
-/// into its elements and draws its icons from `data:`.
-const OF_PAGES: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; object-src 'none'; \
-    base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
-/// Swagger UI shows a picture that was answered from `blob:`.
-const OF_DOCS: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; object-src 'none'; \
+/// into its elements, draws its icons from `data:` and shows a picture that was answered from `blob:`.
+const OF_PAGES: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; object-src 'none'; \
     base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 /// A picture may have styles of its own, and nothing else.
 const OF_PICTURES: &str = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; sandbox";
@@ -48,14 +45,6 @@ pub(super) fn complete(response: Response) -> Response {
     ] {
         // A handler that knows better has said so.
         headers.entry(name).or_insert(HeaderValue::from_static(value));
-    }
-    response
-}
-
-/// What the pages of the documentation have that others have not.
-pub(super) async fn of_docs(mut response: Response) -> Response {
-    if essence(response.headers()) == b"text/html" {
-        response.headers_mut().insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(OF_DOCS));
     }
     response
 }

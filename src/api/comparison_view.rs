@@ -87,7 +87,6 @@ impl PartialSchema for Reported {
 
 impl ToSchema for Reported {
     fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
-        schemas.push((Report::name().into_owned(), Report::schema()));
         Report::schemas(schemas);
     }
 }

@@ -71,7 +71,6 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
-use axum::middleware::map_response;
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 use bytes::Bytes;
@@ -156,12 +155,10 @@ pub fn service(state: ApiState) -> Api {
     let mut router = router.route_layer(Entrance::new(state.clone(), known));
     if state.dispatcher.role() != Role::Work {
         let written = Arc::default();
-        let docs =
-            Router::from(SwaggerUi::new("/docs").config(Config::from("/openapi.json"))).layer(map_response(answer::of_docs));
         router = router
             .route("/", get(|| async { Redirect::to("/docs/") }))
             .route("/openapi.json", get(move |State(api)| document(api, written)))
-            .merge(docs);
+            .merge(SwaggerUi::new("/docs").config(Config::from("/openapi.json")));
     }
     let router = router.with_state(state);
     guard(match cors {
