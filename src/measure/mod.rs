@@ -11,5 +11,5 @@ mod usage;
 
 pub use helpers::Helpers;
 pub use metered::{Crowd, Metered, PollMeter};
-pub use run_delay::run_delay;
+pub use run_delay::{run_delay, waited_for_turn};
 pub use usage::{Usage, cpu_time_of};

@@ -10,13 +10,21 @@ thread_local! {
     static SCHEDSTAT: Option<File> = File::open("/proc/thread-self/schedstat").ok();
     /// What was read last by [`new_run_delay`].
     static LATEST: Cell<Option<Duration>> = const { Cell::new(None) };
+    /// How long work has waited for its turn.
+    static IN_TURN: Cell<Duration> = const { Cell::new(Duration::ZERO) };
 }
 
 /// How long the calling thread has been ready to run without running, since it started; `None` where the kernel does not tell.
 ///
-/// It is the second figure of `/proc/PID/schedstat`, in nanoseconds, and is kept exactly. Reading it takes about a microsecond.
+/// It is the second figure of `/proc/PID/schedstat`, in nanoseconds, and is kept exactly. Reading it takes about a microsecond. What
+/// [`waited_for_turn`] was told of is added.
 pub fn run_delay() -> Option<Duration> {
-    SCHEDSTAT.try_with(|file| read(file.as_ref()?)).ok().flatten()
+    SCHEDSTAT.try_with(|file| read(file.as_ref()?)).ok().flatten().map(|delay| delay + IN_TURN.get())
+}
+
+/// The work of the calling thread slept for so long until it was its turn to compute: it waited for a core, though not in the kernel's line.
+pub fn waited_for_turn(time: Duration) {
+    IN_TURN.set(IN_TURN.get() + time);
 }
 
 /// How long the calling thread has been ready to run without running since this was asked the last time: on an event loop since the
@@ -58,5 +66,12 @@ mod tests {
             run_delay().unwrap().saturating_sub(before)
         });
         assert!(waited > Duration::ZERO);
+    }
+
+    #[test]
+    fn a_wait_for_its_turn_is_one_for_a_core() {
+        let before = run_delay().unwrap();
+        waited_for_turn(Duration::from_hours(1));
+        assert!(run_delay().unwrap().saturating_sub(before) >= Duration::from_hours(1));
     }
 }

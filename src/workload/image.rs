@@ -18,7 +18,9 @@ use utoipa::ToSchema;
 
 use super::workspace::Workspace;
 use super::{Context, Environment, Invalid, Likeness, Stop, Work, Workload};
+use crate::clock::Monotonic;
 use crate::job::{Bound, Failure, Form};
+use crate::measure::waited_for_turn;
 
 const MAX_FILE_BYTES: u64 = 64 << 20;
 const MAX_SOURCE_SIDE: u32 = 16_384;
@@ -289,10 +291,13 @@ fn units(bytes: u64) -> u32 {
 fn take<'a>(room: &'a Semaphore, bytes: u64, stop: &Stop) -> Result<SemaphorePermit<'a>, Failure> {
     let mut turn = pin!(unconstrained(room.acquire_many(units(bytes))));
     loop {
-        match turn.as_mut().now_or_never() {
-            Some(taken) => return taken.map_err(|error| Failure::error(error.to_string())),
-            None => std::thread::sleep(LOOK),
+        if let Some(taken) = turn.as_mut().now_or_never() {
+            return taken.map_err(|error| Failure::error(error.to_string()));
         }
+        let since = Monotonic::now();
+        std::thread::sleep(LOOK);
+        // It would be taken for work that waits.
+        waited_for_turn(since.elapsed());
         stop.check()?;
     }
 }
