@@ -141,7 +141,7 @@ mod tests {
     async fn a_name_gives_only_the_addresses_that_may_be_reached() {
         let Err(refused) = resolve("", "localhost").await else { panic!("localhost was let through") };
         // Nor is said what it leads to.
-        let expected = "the name localhost leads to no public address, nor to one that `http_allow` and `http_deny` let through";
+        let expected = "the name localhost leads to no address that may be reached: to none that is public or in `http_allow`, and not in `http_deny`";
         assert_eq!(refused.to_string(), expected);
         // Of both of its addresses, where there are two, only the allowed one is left.
         let found: Vec<_> = resolve("127.0.0.1/32", "localhost").await.unwrap().map(|address| address.ip()).collect();

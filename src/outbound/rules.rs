@@ -61,7 +61,9 @@ pub enum Refused {
     },
     /// The name has no address that may be reached. Which ones it has is not said: whoever submits jobs could look up the names of the
     /// operator's own network.
-    #[error("the name {0} leads to no public address, nor to one that `http_allow` and `http_deny` let through")]
+    #[error(
+        "the name {0} leads to no address that may be reached: to none that is public or in `http_allow`, and not in `http_deny`"
+    )]
     Hidden(String),
     /// The name can't be resolved.
     #[error("the name {name} can't be resolved: {error}")]

@@ -315,7 +315,7 @@ async fn names_of_forbidden_addresses_are_refused_when_they_are_resolved() {
     let site = site("127.0.0.1").await;
     let by_name = site.replace("127.0.0.1", "localhost");
     let failure = Bench::new().run(fetch(format!("{by_name}/text"), &json!({}))).await.unwrap_err();
-    let expected = format!("can't connect to {by_name}: the name localhost leads to no public address, ");
+    let expected = format!("can't connect to {by_name}: the name localhost leads to no address that may be reached: ");
     assert!(failure.message.starts_with(&expected), "{failure}");
     assert_eq!(bench().run(fetch(format!("{by_name}/text"), &json!({}))).await.unwrap()["body"], "grüße");
 }
