@@ -106,7 +106,10 @@ UNSAID = {
 # What the clients give of an answer under another name than the document's, and what they leave in its `raw` or leave out.
 NAMES = {"Accepted": "BatchItem", "Failure": "Error", "Verdict": "ComparisonVerdict"}
 UNTOLD = {
-    "Comparison": {"budget_ms", "concurrency", "executors", "interpreters", "tasks"},  # what was asked for
+    "Comparison": {
+        *("budget_ms", "concurrency", "executors", "interpreters", "tasks"),  # what was asked for
+        *("controls", "cores", "form", "gil", "inline", "pressure", "repetitions", "runtime", "tasks_per_repetition"),  # in `raw`
+    },
     "WhatIf": {"next_cursor"},  # there is one page
 }
 

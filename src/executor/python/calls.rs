@@ -141,8 +141,8 @@ impl Calls {
         }
         state.is_left = false;
         state.sent += 1;
-        let (behind, order) = (call.behind && !state.open.is_empty(), state.sent);
-        state.open.insert(id, Call { behind, order, ..call });
+        let order = state.sent;
+        state.open.insert(id, Call { order, ..call });
         if self.in_order {
             if state.open.len() == 1 {
                 state.next_turn();
@@ -159,8 +159,8 @@ impl Calls {
         self.state().open.get(&id).map(|call| call.reporter.clone())
     }
 
-    /// Whether a call can come back. One that was sent while there was no other can't: it is no host that says so, but a job that would begin
-    /// once more, with all the time that it may take.
+    /// Whether a call can come back. One of which the host was not told that it stands behind others can't: it is no host that says so, but a
+    /// job that would begin once more, with all the time that it may take.
     pub(super) fn may_return(&self, id: u64) -> bool {
         self.state().open.get(&id).is_none_or(|call| call.behind)
     }
@@ -348,9 +348,9 @@ mod tests {
         told.done(1, "");
         told.done(2, "");
         assert!(told.calls.may_return(2), "it has ended, which is nothing new");
-        // It might have stood behind another one, which had ended as it was sent.
-        told.send(&[true]);
-        assert!(!told.calls.may_return(3));
+        // The other one had ended as it was sent, which the host was not told.
+        told.send(&[true, false]);
+        assert!(told.calls.may_return(3) && !told.calls.may_return(4));
     }
 
     #[test]

@@ -408,16 +408,15 @@ async fn in_turn(line: &Line, key: &Key, call: &Wanted<'_>, mut attempt: Attempt
                 }
             }
         };
-        match (ran, came) {
-            (Ok(ran), _) => return ran,
-            (Err(Returned), Some(came)) => {
-                if std::mem::replace(&mut wish.had_turn, true) {
-                    return Ran::failed(Failure::new(FailureKind::Lost, "its Python process gave it back twice"));
-                }
-                left = left.map(|left| left.saturating_sub(came.elapsed()));
-            }
-            (Err(Returned), None) => {}
+        if let Ok(ran) = ran {
+            return ran;
         }
+        // Both may have been heard before this was polled.
+        let had_turn = came.is_some() || turn.notified().now_or_never().is_some();
+        if had_turn && std::mem::replace(&mut wish.had_turn, true) {
+            return Ran::failed(Failure::new(FailureKind::Lost, "its Python process gave it back twice"));
+        }
+        left = left.map(|left| left.saturating_sub(came.map_or(Duration::ZERO, Monotonic::elapsed)));
         wish.is_back = true;
     }
 }
@@ -447,6 +446,10 @@ async fn alone(
         }
         Err(NoProcess) => return Ok(no_process()),
     };
+    if wish.had_turn {
+        // Sent once more for want of its code, it would stand behind others again.
+        seat.host().returned(call.function);
+    }
     match on_host(seat.host(), call, attempt, slot, grace, Some(&seat)).await {
         Some(Ok(ran)) => {
             seat.leave();

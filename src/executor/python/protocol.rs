@@ -21,9 +21,13 @@ use crate::workload::{PythonCode, PythonContent, PythonFunction, depth};
 const MOST_THREADS: u32 = 1 << 15;
 /// How many cores there are.
 static CORES: LazyLock<u32> = LazyLock::new(|| Ticks::now().map_or(u32::MAX, |ticks| ticks.cores));
+/// What other threads of a process have used is counted when the kernel next looks at them: what is a little older may be part of it.
+const TICK: Duration = Duration::from_millis(100);
 /// How much memory there is, in bytes.
 static MEMORY: LazyLock<Option<u64>> = LazyLock::new(memory::machine_bytes);
 
+/// In characters, how much is kept of the message of an error that is too long in all.
+const LONGEST_MESSAGE: usize = 1 << 14;
 /// The longest message, in bytes.
 pub(super) const LONGEST: usize = 64 << 20;
 
@@ -221,7 +225,8 @@ impl Done {
             ctx_voluntary: figures.ctx_voluntary,
             ctx_involuntary: figures.ctx_involuntary,
         };
-        let cpu = time(usage.cpu_user_us.checked_add(usage.cpu_system_us), *CORES);
+        let most_cpu = (since + TICK).saturating_mul(*CORES);
+        let cpu = usage.cpu_user_us.checked_add(usage.cpu_system_us).filter(|us| micros(*us) <= most_cpu);
         let is_possible = cpu.is_some() && are_possible(usage.ctx_voluntary) && are_possible(usage.ctx_involuntary);
         let polls = figures.polls.filter(|polls| are_possible(*polls));
         Reading {
@@ -246,16 +251,19 @@ impl Done {
     pub(super) fn into_outcome(self, most: usize) -> Outcome {
         let head = self.error_head();
         let outcome = match (self.error, head, self.output, self.pickle) {
-            (Some(error), ..) if error.get().len() > MAX_OUTPUT => too_long("error", error.get().len(), MAX_OUTPUT),
             (Some(error), Some(head), _, pickle) => {
                 let kind = if head.kind == ErrorKind::Cancelled { FailureKind::Cancelled } else { FailureKind::Error };
                 let message = if head.message.is_empty() { head.r#type } else { format!("{}: {}", head.r#type, head.message) };
+                if error.get().len() > MAX_OUTPUT {
+                    // It is told without what is known of it besides.
+                    return Outcome::Error(Failure::new(kind, message.chars().take(LONGEST_MESSAGE).collect::<String>()));
+                }
                 let pickle = pickle.filter(|pickle| pickled_bytes(pickle) <= most);
                 Outcome::Error(Failure { python: Some(with_pickle(error, pickle)), ..Failure::new(kind, message) })
             }
-            (None, _, Some(output), _) if output.get().len() > most => too_long("output", output.get().len(), most),
+            (None, _, Some(output), _) if output.get().len() > most => too_long(output.get().len(), most),
             (None, _, Some(output), _) => Outcome::Output(output),
-            (None, _, None, Some(pickle)) if pickled_bytes(&pickle) > most => too_long("output", pickled_bytes(&pickle), most),
+            (None, _, None, Some(pickle)) if pickled_bytes(&pickle) > most => too_long(pickled_bytes(&pickle), most),
             (None, _, None, Some(pickle)) => match RawValue::from_string(format!("{{\"pickle\":\"{pickle}\"}}")) {
                 Ok(output) => Outcome::Output(output),
                 Err(error) => Outcome::Error(Failure::error(format!("the output is not base64: {error}"))),
@@ -274,8 +282,8 @@ impl Done {
 }
 
 /// As the host says it (`host/messages.py`).
-fn too_long(what: &str, bytes: usize, most: usize) -> Outcome {
-    Outcome::Error(Failure::error(format!("ValueError: the {what} takes {bytes} bytes; the most is {most}")))
+fn too_long(bytes: usize, most: usize) -> Outcome {
+    Outcome::Error(Failure::error(format!("ValueError: the output takes {bytes} bytes; the most is {most}")))
 }
 
 /// How many bytes this is in Base64, but for one or two.
@@ -328,10 +336,6 @@ mod tests {
     #[case::longer("\"output\": \"123456789\"".into(), Some("ValueError: the output takes 11 bytes; the most is 10"))]
     #[case::a_pickle("\"pickle\": \"MTIzNDU2Nzg5MA==\"".into(), None)]
     #[case::a_longer_pickle("\"pickle\": \"MTIzNDU2Nzg5MDEyMzQ1\"".into(), Some("ValueError: the output takes 13 bytes; the most is 10"))]
-    #[case::a_long_error(
-        format!("\"error\": {{\"kind\": \"error\", \"type\": \"E\", \"message\": \"{}\"}}", "x".repeat(MAX_OUTPUT)),
-        Some("ValueError: the error takes 12582957 bytes; the most is 12582912")
-    )]
     #[case::a_deep_error(
         format!("\"error\": {{\"kind\": \"error\", \"type\": \"E\", \"message\": \"\", \"x\": {}}}", nested(100)),
         Some("the error is nested more than 100 deep")
@@ -339,6 +343,18 @@ mod tests {
     fn what_a_host_says_is_as_long_and_as_deep_as_it_may_be(#[case] said: String, #[case] failure: Option<&str>) {
         let outcome = done(&said).into_outcome(10);
         assert_eq!(outcome.failure().map(|failure| &*failure.message), failure);
+    }
+
+    #[test]
+    fn an_error_that_is_too_long_keeps_its_kind_and_how_its_message_begins() {
+        let said =
+            format!("\"error\": {{\"kind\": \"cancelled\", \"type\": \"E\", \"message\": \"{}\"}}", "x".repeat(MAX_OUTPUT));
+        let failure = done(&said).into_outcome(10).into_failure().unwrap();
+        assert_eq!(
+            (failure.kind, failure.message.len(), failure.python.is_none()),
+            (FailureKind::Cancelled, LONGEST_MESSAGE, true)
+        );
+        assert!(failure.message.starts_with("E: xx"));
     }
 
     #[test]
