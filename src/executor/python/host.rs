@@ -205,8 +205,8 @@ impl Host {
         Begun { id, ended }
     }
 
-    /// A call has come back: whether its code was read is not known.
-    pub(super) fn returned(&self, function: &PythonFunction) {
+    /// The next call of this function brings its code along: whether that was read of one that has come back is not known.
+    pub(super) fn forget(&self, function: &PythonFunction) {
         if let PythonFunction::Code { code, .. } = function {
             self.known.lock().unwrap_or_else(PoisonError::into_inner).remove(&code.sha);
         }

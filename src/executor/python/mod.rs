@@ -448,7 +448,7 @@ async fn alone(
     };
     if wish.had_turn {
         // Sent once more for want of its code, it would stand behind others again.
-        seat.host().returned(call.function);
+        seat.host().forget(call.function);
     }
     match on_host(seat.host(), call, attempt, slot, grace, Some(&seat)).await {
         Some(Ok(ran)) => {
@@ -456,7 +456,7 @@ async fn alone(
             Ok(ran)
         }
         Some(Err(Unsaid::Returned)) => {
-            seat.host().returned(call.function);
+            seat.host().forget(call.function);
             seat.leave();
             Err(Returned)
         }
