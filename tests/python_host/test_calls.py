@@ -206,6 +206,28 @@ class Calls(HostTest):
         self.assertEqual(host.wait(jobs[-1])["output"], 1000)
         self.assertEqual({host.wait(job)["output"] for job in jobs}, {1000})
 
+    def test_the_garbage_collector_looks_the_later_the_more_jobs_wait(self):
+        source = """
+            import asyncio, gc
+            waiting, go = [], asyncio.Event()
+            async def wait():
+                waiting.append(1)
+                await go.wait()
+            def after(): return gc.get_threshold()[0], len(waiting)
+            def change(objects): gc.set_threshold(objects)
+            def end(): go.set()
+        """
+        host = self.host("async")
+        waits = [host.submit(source, entrypoint="wait") for _ in range(300)]
+        host.call(source, entrypoint="after")  # behind all of them
+        self.assertEqual(host.call(source, entrypoint="after")["output"], [64 * 300, 300])
+        host.call(source, entrypoint="end")
+        for wait in waits:
+            host.wait(wait)
+        self.assertEqual(host.call(source, entrypoint="after")["output"], [10_000, 300])
+        host.call(source, 5, entrypoint="change")
+        self.assertEqual(host.call(source, entrypoint="after")["output"], [5, 300], "what a job has set stays")
+
     def test_processes_runs_what_is_sent_ahead_in_order(self):
         host = self.host("processes")
         jobs = [

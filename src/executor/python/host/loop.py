@@ -48,7 +48,9 @@ class Async(Host):
     polled = True
     FRESH_NS = 200_000  # for so long after the kernel was asked what the loop has used it has computed, unless it went to sleep
     LONG_AGO = 0, None
-    MANY_OBJECTS = 10_000  # are made before the garbage collector looks at them; by itself it would look after 700 or 2,000
+    # The garbage collector looks after so many new objects, or after so many for each job if that is more: what jobs have made that run is no
+    # garbage, and of one that waits for an answer that is some 50. By itself it would look after 700 or 2,000.
+    MANY_OBJECTS, OBJECTS_OF_JOB = 10_000, 64
     # So many messages are taken in before the jobs go on, then twice as many each time, until all are here: what the first of many jobs waits for
     # begins before the last is here, and the last are not kept waiting by what the first go on with.
     AT_ONCE = 64
@@ -63,6 +65,7 @@ class Async(Host):
         self.ready_ns = 0
         self.lately = self.LONG_AGO
         self.more = False  # what has come is not all taken in
+        self.objects = gc.get_threshold()[0]  # after which the garbage collector looks, unless a job has changed that
         self.loop = asyncio.SelectorEventLoop(Watched(self))
         self.loop.time = time.monotonic  # as it is now, whatever a job puts there
         self.channel = LoopChannel(sock, self.loop)
@@ -72,9 +75,6 @@ class Async(Host):
 
     def serve(self):
         asyncio.set_event_loop(self.loop)
-        # Most of what many waiting jobs have made is no garbage yet.
-        young, *old = gc.get_threshold()
-        gc.set_threshold(max(young, self.MANY_OBJECTS), *old)
         self.loop.set_task_factory(self.make_task)
         self.loop.run_in_executor = self.run_in_executor
         self.loop.call_at = self.call_at
@@ -104,8 +104,15 @@ class Async(Host):
         if not self.more:
             self.take_in(self.AT_ONCE)
 
+    def put_off_collector(self):
+        objects, (young, *old) = max(self.MANY_OBJECTS, self.OBJECTS_OF_JOB * len(self.jobs)), gc.get_threshold()
+        if young == self.objects != objects:
+            gc.set_threshold(objects, *old)
+            self.objects = objects
+
     def take_in(self, most):
         self.more = False
+        self.put_off_collector()
         take, fill = self.channel.frames.take, self.channel.fill
         for _ in range(most):
             while (received := take()) is None:
