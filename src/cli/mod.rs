@@ -10,6 +10,7 @@ mod cancel;
 mod client;
 mod cluster;
 mod compare;
+mod completions;
 mod config;
 mod deliveries;
 mod demo;
@@ -118,6 +119,8 @@ enum Command {
     Retry(order::Order),
     /// Ask a server whether it can take work
     Health(Asked),
+    /// Print what has a shell complete commands and flags
+    Completions(completions::Completions),
     /// Print the OpenAPI document
     Openapi,
     /// Run a first batch of real work on all three executors and check every output
@@ -173,6 +176,7 @@ fn run(command: Command, sources: &Sources) -> Result<ExitCode, CliError> {
         Command::Retry(order) => client()?.block_on(retry::run(order))?,
         Command::Health(asked) => client()?.block_on(health::run(&asked))?,
         Command::Config(config) => config.run(sources)?,
+        Command::Completions(completions) => completions.run()?,
         Command::Openapi => openapi::run()?,
         Command::Worker => return Ok(child::main(Registry::native)),
         Command::Sandbox { program, arguments } => return Ok(sandbox::main(&program, &arguments)),

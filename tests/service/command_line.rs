@@ -448,6 +448,27 @@ fn the_document_is_printed_and_nothing_is_left_behind() {
     assert!(std::fs::read_dir(folder.path()).unwrap().next().is_none());
 }
 
+#[test]
+fn a_shell_completes_commands_flags_and_what_these_may_be() {
+    let folder = folder();
+    let complete = |words: &[&str]| {
+        let (command, [.., before, last]) = (trine().get_program().to_owned(), words) else { panic!("too few words") };
+        // As bash calls it: the program, the word that is to be completed, and the one before.
+        let script = r#"source <("$0" completions bash); COMP_WORDS=("${@:3}"); COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); _trine trine "$2" "$1"; echo "${COMPREPLY[@]}""#;
+        let completed = run(Command::new("bash")
+            .current_dir(folder.path())
+            .args(["-c", script])
+            .arg(command)
+            .args([before, last])
+            .args(words));
+        String::from_utf8(completed.stdout).unwrap().trim_end().to_owned()
+    };
+    assert_eq!(complete(&["trine", "su"]), "submit");
+    assert_eq!(complete(&["trine", "submit", "--bound", ""]), "io cpu");
+    assert_eq!(complete(&["trine", "schedule", "pau"]), "pause");
+    assert_eq!(complete(&["trine", "sand"]), "", "what is for Trine itself is not offered");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_function_is_deployed_called_and_removed() {
     let folder = folder();
