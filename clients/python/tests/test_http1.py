@@ -45,8 +45,11 @@ class Answers(unittest.TestCase):
             self.assertFalse(answer.complete)
 
     def test_what_is_not_http_is_refused(self):
-        for data in (b"SSH-2.0\r\n\r\n", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nno\r\n", b"x" * (1 << 17)):
-            with self.assertRaises(Malformed):
+        lengths = [b"HTTP/1.1 200 OK\r\nContent-Length: %s\r\n\r\n" % length for length in (b"-4", b"1_0", b"many", b"\xb2", b"")]
+        chunks = [HEAD + length + b"\r\nabcd" for length in (b"no", b"-4", b"0x4", b"1_0", b";x=y")]
+        heads = (b"SSH-2.0\r\n\r\n", b"HTTP/1.1 \xb2\xb2\xb2\r\n\r\n", b"x" * (1 << 17))
+        for data in (*heads, *lengths, *chunks):
+            with self.subTest(data[:80]), self.assertRaises(Malformed):
                 Response("GET").feed(data)
 
     def test_a_problem_that_is_not_trines_is_one_too(self):
@@ -56,6 +59,9 @@ class Answers(unittest.TestCase):
             answer.result()
         self.assertEqual((caught.exception.status, caught.exception.detail, caught.exception.retry_after), (503, "busy", 7.0))
         self.assertIsNone(caught.exception.pointer)
+        answer = Response("GET")
+        answer.feed(b"HTTP/1.1 503 Busy\r\nRetry-After: \xb2\r\n\r\n")
+        self.assertIsNone(answer.retry_after)
 
     def test_a_redirect_says_where_to(self):
         answer = Response("GET")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -188,7 +189,7 @@ class Response:
     def _read_head(self, head: bytes) -> None:
         first, *lines = head.decode("latin-1").split("\r\n")
         version, _, status = first.partition(" ")
-        if not version.startswith("HTTP/1.") or not status[:3].isdigit():
+        if not version.startswith("HTTP/1.") or not status[:3].isdecimal():
             raise Malformed(f"the answer is not HTTP/1.1: {first[:80]!r}")
         code = int(status[:3])
         if 100 <= code < 200:
@@ -203,7 +204,10 @@ class Response:
         elif self.headers.get("transfer-encoding", "").lower() == "chunked":
             self._chunked, self._left = True, 0
         elif "content-length" in self.headers:
-            self._left = int(self.headers["content-length"])
+            length = self.headers["content-length"]
+            if not re.fullmatch("[0-9]{1,18}", length):
+                raise Malformed(f"{length[:40]!r} is not the length of an answer")
+            self._left = int(length)
             self.complete = self._left == 0
         else:
             self.reusable = False
@@ -240,10 +244,10 @@ class Response:
                 if len(self._pending) > LONGEST_HEAD:
                     raise Malformed("the length of a chunk has no end")
                 return
-            try:
-                self._left = int(data[start:stop].partition(b";")[0], 16)
-            except ValueError:
-                raise Malformed(f"{data[start:stop][:40]!r} is not the length of a chunk") from None
+            length = data[start:stop].partition(b";")[0].strip()
+            if not re.fullmatch(b"[0-9A-Fa-f]+", length):
+                raise Malformed(f"{data[start:stop][:40]!r} is not the length of a chunk")
+            self._left = int(length, 16)
             if self._left == 0:
                 # What is left of it would be taken for the beginning of the next answer.
                 self.complete = data.startswith(b"\r\n", stop + 2)
@@ -280,4 +284,4 @@ class Response:
     def retry_after(self) -> Optional[float]:
         """Seconds to wait before the next try, if the server says so."""
         value = self.headers.get("retry-after", "")
-        return float(value) if value.isdigit() else None
+        return float(value) if value.isdecimal() else None
