@@ -110,8 +110,8 @@ class Jobs(ServerTest, unittest.IsolatedAsyncioTestCase):
         self.assertEqual(await client.cancel_many(tags=tags, since=begin), trine.Cancelled(5, 1))
         await client.wait(running.id, PATIENCE_S)
         self.assertEqual((await client.get(other)).state, "scheduled")
-        self.assertEqual(await client.retry_many(tags=tags), 0)
-        self.assertEqual(await client.retry_many(tags=tags, state=["cancelled", "lost"], since=begin), 6)
+        self.assertEqual(await client.retry_many(tags=tags), trine.Retried(0, False))
+        self.assertEqual(await client.retry_many(tags=tags, state=["cancelled", "lost"], since=begin), trine.Retried(6, False))
         for job in jobs:
             self.assertEqual((await client.wait(job, PATIENCE_S)).state, "succeeded")
         self.assertEqual(await client.cancel_many(tags=tags), trine.Cancelled(0, 1))
@@ -143,8 +143,8 @@ class Jobs(ServerTest, unittest.IsolatedAsyncioTestCase):
         tags = {"test": str(uuid.uuid4())}
         late = await client.submit({"type": "sleep", "ms": 60_000}, bound="io", tags=tags, deadline_ms=1, wait=10)
         self.assertEqual(late.error.kind, "timeout")
-        self.assertEqual(await client.retry_many(tags=tags, error="panic"), 0)
-        self.assertEqual(await client.retry_many(tags=tags, error="timeout"), 1)
+        self.assertEqual(await client.retry_many(tags=tags, error="panic"), trine.Retried(0, False))
+        self.assertEqual(await client.retry_many(tags=tags, error="timeout"), trine.Retried(1, False))
         await client.wait(late.id, PATIENCE_S)
 
     @with_both
@@ -157,7 +157,7 @@ class Jobs(ServerTest, unittest.IsolatedAsyncioTestCase):
             with self.assertRaisesRegex(ProblemError, "needs a condition"):
                 await refused()
         self.assertEqual(await client.cancel_many(all=True), trine.Cancelled(3, 0))
-        self.assertEqual(await client.retry_many(all=True), 0)
+        self.assertEqual(await client.retry_many(all=True), trine.Retried(0, False))
 
     @with_both
     async def test_who_waits_keeps_to_the_time(self, connect):
@@ -458,6 +458,17 @@ class Keys(ServerTest, unittest.IsolatedAsyncioTestCase):
         self.assertEqual(caught.exception.status, 403)
         with self.assertRaises(ProblemError):
             await admin.quota()
+
+    @with_both
+    async def test_what_there_is_no_quota_left_to_run_again_is_told(self, connect):
+        admin = connect(self.server.url, key=self.admin.key)
+        made = await admin.create_key("ci", ["submit", "read", "cancel"], quota={"per_minute": 6})
+        client = connect(self.server.url, key=made.key)
+        for _ in range(4):
+            await client.submit(SLEEP, bound="io", delay_ms=600_000)
+        self.assertEqual(await client.cancel_many(all=True), trine.Cancelled(4, 0))
+        # A minute brings six, so one may have come back meanwhile.
+        self.assertIn(await client.retry_many(state="cancelled"), (trine.Retried(2, True), trine.Retried(3, True)))
 
     @with_both
     async def test_what_administrators_did(self, connect):

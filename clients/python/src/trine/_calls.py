@@ -30,6 +30,7 @@ from .model import (
     Profile,
     Quotas,
     Result,
+    Retried,
     Schedule,
     SummaryItem,
     WhatIf,
@@ -173,8 +174,8 @@ def cancel_many(all: bool, query: Mapping[str, Any]) -> Call[Cancelled]:
     return Call(Request("POST", "/jobs/cancel", body=to_json({"all": all, **given(query)})), _one(Cancelled))
 
 
-def retry_many(all: bool, query: Mapping[str, Any]) -> Call[int]:
-    return Call(Request("POST", "/jobs/retry", body=to_json({"all": all, **given(query)})), lambda told: int(told["retried"]))
+def retry_many(all: bool, query: Mapping[str, Any]) -> Call[Retried]:
+    return Call(Request("POST", "/jobs/retry", body=to_json({"all": all, **given(query)})), _one(Retried))
 
 
 def route(job: str) -> Call[dict[str, Any]]:

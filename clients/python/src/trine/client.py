@@ -45,6 +45,7 @@ from .model import (
     Profile,
     Quotas,
     Result,
+    Retried,
     Schedule,
     Scope,
     SummaryItem,
@@ -166,8 +167,8 @@ class Client:
         """Cancels what has not ended of the jobs that pass the filters; without any filter, `all` has to be said."""
         return self._send(_calls.cancel_many(all, _calls.filters(**filters)))
 
-    def retry_many(self, *, all: bool = False, **filters: Unpack[JobFilters]) -> int:
-        """Runs again what failed or was lost, or ended in this `state`, of the jobs that pass the filters. Returns how many."""
+    def retry_many(self, *, all: bool = False, **filters: Unpack[JobFilters]) -> Retried:
+        """Runs again what failed or was lost, or ended in this `state`, of the jobs that pass the filters."""
         return self._send(_calls.retry_many(all, _calls.filters(**filters)))
 
     def route(self, job: str) -> dict[str, Any]:

@@ -222,6 +222,14 @@ class Cancelled:
 
 
 @dataclass(frozen=True)
+class Retried:
+    """What came of running many jobs again."""
+
+    retried: int  # jobs that wait again
+    more: bool  # whether there may be more, for which the quota of the key has no room now
+
+
+@dataclass(frozen=True)
 class Event:
     """Something that happened to a job."""
 
