@@ -1,4 +1,4 @@
-"""The calls of the API: how each is asked, and what its answer becomes. The clients only send them."""
+"""The operations of the API: how each is asked, and what its answer becomes. The clients only send them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ SILENCE = 45.0  # seconds without a byte after which a stream of events is taken
 
 
 @dataclass(frozen=True)
-class Call(Generic[T]):
+class Operation(Generic[T]):
     """A request, and what reads its answer."""
 
     request: Request
@@ -125,16 +125,16 @@ def given(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def submit(job: Mapping[str, Any], wait: Optional[float], key: Optional[str]) -> Call[Job]:
+def submit(job: Mapping[str, Any], wait: Optional[float], key: Optional[str]) -> Operation[Job]:
     headers = _idempotent(key)
     if wait is not None:
         headers["Prefer"] = f"wait={math.ceil(_seconds(wait))}"  # which HTTP has in whole seconds
     patience = 0 if wait is None else _seconds(wait)
-    return Call(Request("POST", "/jobs", body=to_json(job), headers=headers, patience=patience), _one(Job))
+    return Operation(Request("POST", "/jobs", body=to_json(job), headers=headers, patience=patience), _one(Job))
 
 
-def submit_many(jobs: Iterable[Mapping[str, Any]], key: Optional[str]) -> Call[list[Accepted]]:
-    return Call(Request("POST", "/jobs/batch", body=to_json(list(jobs)), headers=_idempotent(key)), _list(Accepted))
+def submit_many(jobs: Iterable[Mapping[str, Any]], key: Optional[str]) -> Operation[list[Accepted]]:
+    return Operation(Request("POST", "/jobs/batch", body=to_json(list(jobs)), headers=_idempotent(key)), _list(Accepted))
 
 
 def _idempotent(key: Optional[str]) -> dict[str, str]:
@@ -146,8 +146,8 @@ def _idempotent(key: Optional[str]) -> dict[str, str]:
     return {"Idempotency-Key": key}
 
 
-def get(job: str, wait: Optional[float]) -> Call[Job]:
-    return Call(_waiting(path("jobs", job), wait), _one(Job))
+def get(job: str, wait: Optional[float]) -> Operation[Job]:
+    return Operation(_waiting(path("jobs", job), wait), _one(Job))
 
 
 def _waiting(what: str, wait: Optional[float]) -> Request:
@@ -162,32 +162,32 @@ def _seconds(wait: float) -> float:
     return max(0, min(wait, LONGEST_WAIT))
 
 
-def cancel(job: str, state: Union[str, Sequence[str]]) -> Call[Job]:
-    return Call(Request("DELETE", path("jobs", job), {"state": _names(state) or None}), _one(Job))
+def cancel(job: str, state: Union[str, Sequence[str]]) -> Operation[Job]:
+    return Operation(Request("DELETE", path("jobs", job), {"state": _names(state) or None}), _one(Job))
 
 
-def retry(job: str) -> Call[Job]:
-    return Call(Request("POST", path("jobs", job, "retry")), _one(Job))
+def retry(job: str) -> Operation[Job]:
+    return Operation(Request("POST", path("jobs", job, "retry")), _one(Job))
 
 
-def cancel_many(all: bool, query: Mapping[str, Any]) -> Call[Cancelled]:
-    return Call(Request("POST", "/jobs/cancel", body=to_json({"all": all, **given(query)})), _one(Cancelled))
+def cancel_many(all: bool, query: Mapping[str, Any]) -> Operation[Cancelled]:
+    return Operation(Request("POST", "/jobs/cancel", body=to_json({"all": all, **given(query)})), _one(Cancelled))
 
 
-def retry_many(all: bool, query: Mapping[str, Any]) -> Call[Retried]:
-    return Call(Request("POST", "/jobs/retry", body=to_json({"all": all, **given(query)})), _one(Retried))
+def retry_many(all: bool, query: Mapping[str, Any]) -> Operation[Retried]:
+    return Operation(Request("POST", "/jobs/retry", body=to_json({"all": all, **given(query)})), _one(Retried))
 
 
-def route(job: str) -> Call[dict[str, Any]]:
-    return Call(Request("GET", path("jobs", job, "route")), dict)
+def route(job: str) -> Operation[dict[str, Any]]:
+    return Operation(Request("GET", path("jobs", job, "route")), dict)
 
 
-def result(job: str) -> Call[Result]:
-    return Call(Request("GET", path("results", job)), _one(Result))
+def result(job: str) -> Operation[Result]:
+    return Operation(Request("GET", path("results", job)), _one(Result))
 
 
-def delete_result(job: str) -> Call[None]:
-    return Call(Request("DELETE", path("results", job)), _nothing)
+def delete_result(job: str) -> Operation[None]:
+    return Operation(Request("DELETE", path("results", job)), _nothing)
 
 
 def filters(
@@ -222,76 +222,76 @@ def filters(
     }
 
 
-def page(what: str, kind: type[T], query: Mapping[str, Any], limit: int, cursor: Optional[str]) -> Call[Page[T]]:
+def page(what: str, kind: type[T], query: Mapping[str, Any], limit: int, cursor: Optional[str]) -> Operation[Page[T]]:
     def read(told: Any) -> Page[T]:
         return Page(_list(kind)(told), told.get("next_cursor"))
 
-    return Call(Request("GET", what, {**query, "limit": limit, "cursor": cursor}), read)
+    return Operation(Request("GET", what, {**query, "limit": limit, "cursor": cursor}), read)
 
 
-def summary(by: Union[str, Sequence[str]], query: Mapping[str, Any]) -> Call[list[SummaryItem]]:
-    return Call(Request("GET", "/results/summary", {"by": _names(by), **query}), _list(SummaryItem))
+def summary(by: Union[str, Sequence[str]], query: Mapping[str, Any]) -> Operation[list[SummaryItem]]:
+    return Operation(Request("GET", "/results/summary", {"by": _names(by), **query}), _list(SummaryItem))
 
 
-def items(what: str) -> Call[list[dict[str, Any]]]:
+def items(what: str) -> Operation[list[dict[str, Any]]]:
     """A list that comes whole."""
-    return Call(Request("GET", what), lambda told: list(told["items"]))
+    return Operation(Request("GET", what), lambda told: list(told["items"]))
 
 
-def look(what: str) -> Call[dict[str, Any]]:
-    return Call(Request("GET", what), dict)
+def look(what: str) -> Operation[dict[str, Any]]:
+    return Operation(Request("GET", what), dict)
 
 
-def switch_node(name: str, what: str) -> Call[dict[str, Any]]:
+def switch_node(name: str, what: str) -> Operation[dict[str, Any]]:
     """Drains or resumes it."""
-    return Call(Request("POST", path("cluster", "nodes", name, what)), dict)
+    return Operation(Request("POST", path("cluster", "nodes", name, what)), dict)
 
 
-def log_page(job: str, cursor: Optional[str]) -> Call[Page[LogLine]]:
+def log_page(job: str, cursor: Optional[str]) -> Operation[Page[LogLine]]:
     return page(path("jobs", job, "logs"), LogLine, {}, 1000, cursor)
 
 
-def artifacts(job: str, attempt: Optional[int]) -> Call[list[Artifact]]:
-    return Call(Request("GET", path("jobs", job, "artifacts"), {"attempt": attempt}), _list(Artifact))
+def artifacts(job: str, attempt: Optional[int]) -> Operation[list[Artifact]]:
+    return Operation(Request("GET", path("jobs", job, "artifacts"), {"attempt": attempt}), _list(Artifact))
 
 
-def artifact(job: str, name: str, attempt: Optional[int]) -> Call[bytes]:
-    return Call(Request("GET", path("jobs", job, "artifacts", name), {"attempt": attempt}), bytes)
+def artifact(job: str, name: str, attempt: Optional[int]) -> Operation[bytes]:
+    return Operation(Request("GET", path("jobs", job, "artifacts", name), {"attempt": attempt}), bytes)
 
 
-def put_function(name: str, code: Union[str, bytes], options: Mapping[str, Any]) -> Call[Function]:
+def put_function(name: str, code: Union[str, bytes], options: Mapping[str, Any]) -> Operation[Function]:
     if not isinstance(code, (str, bytes)):
         raise TypeError(f"the code of a function is a text or a zip's bytes, not of the type {type(code).__qualname__}")
     if isinstance(code, bytes) and not zipfile.is_zipfile(io.BytesIO(code)):
         raise ValueError("these bytes are no zip, and Python source is given as a text")
     kind = "text/x-python" if isinstance(code, str) else "application/zip"
     body = code.encode() if isinstance(code, str) else code
-    return Call(Request("PUT", path("functions", name), options, body, {"Content-Type": kind}), _one(Function))
+    return Operation(Request("PUT", path("functions", name), options, body, {"Content-Type": kind}), _one(Function))
 
 
-def function_versions(name: str) -> Call[list[Function]]:
-    return Call(Request("GET", path("functions", name)), _list(Function))
+def function_versions(name: str) -> Operation[list[Function]]:
+    return Operation(Request("GET", path("functions", name)), _list(Function))
 
 
-def function_version(name: str, version: str) -> Call[Function]:
-    return Call(Request("GET", path("functions", name, "versions", version)), _one(Function))
+def function_version(name: str, version: str) -> Operation[Function]:
+    return Operation(Request("GET", path("functions", name, "versions", version)), _one(Function))
 
 
-def function_code(name: str, version: str) -> Call[Union[str, bytes]]:
+def function_code(name: str, version: str) -> Operation[Union[str, bytes]]:
     headers = {"Accept": "text/x-python, application/zip"}
-    return Call(Request("GET", path("functions", name, "versions", version), headers=headers), _as_it_is)
+    return Operation(Request("GET", path("functions", name, "versions", version), headers=headers), _as_it_is)
 
 
-def redeploy_function(name: str, version: str) -> Call[Function]:
-    return Call(Request("POST", path("functions", name, "versions", version, "latest")), _one(Function))
+def redeploy_function(name: str, version: str) -> Operation[Function]:
+    return Operation(Request("POST", path("functions", name, "versions", version, "latest")), _one(Function))
 
 
-def delete_function(name: str) -> Call[None]:
-    return Call(Request("DELETE", path("functions", name)), _nothing)
+def delete_function(name: str) -> Operation[None]:
+    return Operation(Request("DELETE", path("functions", name)), _nothing)
 
 
-def functions() -> Call[list[Function]]:
-    return Call(Request("GET", "/functions"), _list(Function))
+def functions() -> Operation[list[Function]]:
+    return Operation(Request("GET", "/functions"), _list(Function))
 
 
 def function_workload(name: str, version: Optional[str], args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -299,100 +299,100 @@ def function_workload(name: str, version: Optional[str], args: Sequence[Any], kw
     return workload if version is None else {**workload, "version": version}
 
 
-def put_schedule(name: str, cron: str, job: Mapping[str, Any], rules: Mapping[str, Any], replace: bool) -> Call[Schedule]:
+def put_schedule(name: str, cron: str, job: Mapping[str, Any], rules: Mapping[str, Any], replace: bool) -> Operation[Schedule]:
     told = {"cron": cron, "job": job, **given(rules)}
     if replace:
-        return Call(Request("PUT", path("schedules", name), body=to_json(told)), _one(Schedule))
-    return Call(Request("POST", "/schedules", body=to_json({"name": name, **told})), _one(Schedule))
+        return Operation(Request("PUT", path("schedules", name), body=to_json(told)), _one(Schedule))
+    return Operation(Request("POST", "/schedules", body=to_json({"name": name, **told})), _one(Schedule))
 
 
-def schedule(name: str) -> Call[Schedule]:
-    return Call(Request("GET", path("schedules", name)), _one(Schedule))
+def schedule(name: str) -> Operation[Schedule]:
+    return Operation(Request("GET", path("schedules", name)), _one(Schedule))
 
 
-def switch_schedule(name: str, what: str) -> Call[Schedule]:
+def switch_schedule(name: str, what: str) -> Operation[Schedule]:
     """Pauses or resumes it."""
-    return Call(Request("POST", path("schedules", name, what)), _one(Schedule))
+    return Operation(Request("POST", path("schedules", name, what)), _one(Schedule))
 
 
-def run_schedule(name: str) -> Call[Job]:
-    return Call(Request("POST", path("schedules", name, "run")), _one(Job))
+def run_schedule(name: str) -> Operation[Job]:
+    return Operation(Request("POST", path("schedules", name, "run")), _one(Job))
 
 
-def delete_schedule(name: str) -> Call[None]:
-    return Call(Request("DELETE", path("schedules", name)), _nothing)
+def delete_schedule(name: str) -> Operation[None]:
+    return Operation(Request("DELETE", path("schedules", name)), _nothing)
 
 
 def deliveries(job: Optional[str]) -> str:
     return "/webhooks/deliveries" if job is None else path("jobs", job, "deliveries")
 
 
-def redeliver(delivery: str) -> Call[Delivery]:
-    return Call(Request("POST", path("webhooks", "deliveries", delivery, "redeliver")), _one(Delivery))
+def redeliver(delivery: str) -> Operation[Delivery]:
+    return Operation(Request("POST", path("webhooks", "deliveries", delivery, "redeliver")), _one(Delivery))
 
 
-def compare(workload: Mapping[str, Any], options: Mapping[str, Any]) -> Call[Comparison]:
-    return Call(Request("POST", "/comparisons", body=to_json(submission(workload, options))), _one(Comparison))
+def compare(workload: Mapping[str, Any], options: Mapping[str, Any]) -> Operation[Comparison]:
+    return Operation(Request("POST", "/comparisons", body=to_json(submission(workload, options))), _one(Comparison))
 
 
-def comparison(comparison: str, wait: Optional[float]) -> Call[Comparison]:
-    return Call(_waiting(path("comparisons", comparison), wait), _one(Comparison))
+def comparison(comparison: str, wait: Optional[float]) -> Operation[Comparison]:
+    return Operation(_waiting(path("comparisons", comparison), wait), _one(Comparison))
 
 
-def cancel_comparison(comparison: str) -> Call[Optional[Comparison]]:
+def cancel_comparison(comparison: str) -> Operation[Optional[Comparison]]:
     """What it has become; None if it had ended, and is removed."""
-    return Call(Request("DELETE", path("comparisons", comparison)), lambda told: told and parsed(Comparison, told))
+    return Operation(Request("DELETE", path("comparisons", comparison)), lambda told: told and parsed(Comparison, told))
 
 
-def comparison_chart(comparison: str, of: Optional[str], format: str) -> Call[bytes]:
-    return Call(Request("GET", path("comparisons", comparison, f"chart.{format}"), {"of": of}), bytes)
+def comparison_chart(comparison: str, of: Optional[str], format: str) -> Operation[bytes]:
+    return Operation(Request("GET", path("comparisons", comparison, f"chart.{format}"), {"of": of}), bytes)
 
 
-def comparison_report(comparison: str) -> Call[str]:
-    return Call(Request("GET", path("comparisons", comparison, "report.html")), str)
+def comparison_report(comparison: str) -> Operation[str]:
+    return Operation(Request("GET", path("comparisons", comparison, "report.html")), str)
 
 
-def profile(key: str) -> Call[Profile]:
-    return Call(Request("GET", path("profiles", key)), _one(Profile))
+def profile(key: str) -> Operation[Profile]:
+    return Operation(Request("GET", path("profiles", key)), _one(Profile))
 
 
-def findings(query: Mapping[str, Any]) -> Call[list[Finding]]:
-    return Call(Request("GET", "/findings", query), _list(Finding))
+def findings(query: Mapping[str, Any]) -> Operation[list[Finding]]:
+    return Operation(Request("GET", "/findings", query), _list(Finding))
 
 
-def what_if(since: Optional[datetime], until: Optional[datetime], workload: Optional[str]) -> Call[WhatIf]:
+def what_if(since: Optional[datetime], until: Optional[datetime], workload: Optional[str]) -> Operation[WhatIf]:
     query = filters(workload=workload, since=since, until=until)
-    return Call(Request("GET", "/profiles/what-if", query), _one(WhatIf))
+    return Operation(Request("GET", "/profiles/what-if", query), _one(WhatIf))
 
 
-def keys() -> Call[list[Key]]:
-    return Call(Request("GET", "/keys"), _list(Key))
+def keys() -> Operation[list[Key]]:
+    return Operation(Request("GET", "/keys"), _list(Key))
 
 
-def key(key: str) -> Call[Key]:
-    return Call(Request("GET", path("keys", key)), _one(Key))
+def key(key: str) -> Operation[Key]:
+    return Operation(Request("GET", path("keys", key)), _one(Key))
 
 
-def create_key(options: Mapping[str, Any]) -> Call[CreatedKey]:
-    return Call(Request("POST", "/keys", body=to_json(given(options))), _one(CreatedKey))
+def create_key(options: Mapping[str, Any]) -> Operation[CreatedKey]:
+    return Operation(Request("POST", "/keys", body=to_json(given(options))), _one(CreatedKey))
 
 
-def rotate_key(key: str, grace_seconds: Optional[int]) -> Call[CreatedKey]:
+def rotate_key(key: str, grace_seconds: Optional[int]) -> Operation[CreatedKey]:
     body = to_json(given({"grace_seconds": grace_seconds}))
-    return Call(Request("POST", path("keys", key, "rotate"), body=body), _one(CreatedKey))
+    return Operation(Request("POST", path("keys", key, "rotate"), body=body), _one(CreatedKey))
 
 
-def revoke_key(key: str) -> Call[Key]:
-    return Call(Request("DELETE", path("keys", key)), _one(Key))
+def revoke_key(key: str) -> Operation[Key]:
+    return Operation(Request("DELETE", path("keys", key)), _one(Key))
 
 
-def put_key_quota(key: str, quota: Mapping[str, Any]) -> Call[Key]:
-    return Call(Request("PUT", path("keys", key, "quota"), body=to_json(given(quota))), _one(Key))
+def put_key_quota(key: str, quota: Mapping[str, Any]) -> Operation[Key]:
+    return Operation(Request("PUT", path("keys", key, "quota"), body=to_json(given(quota))), _one(Key))
 
 
-def quota(key: Optional[str]) -> Call[Quotas]:
+def quota(key: Optional[str]) -> Operation[Quotas]:
     """That of this key, or of the one with which it is asked."""
-    return Call(Request("GET", "/quota" if key is None else path("keys", key, "quota")), _one(Quotas))
+    return Operation(Request("GET", "/quota" if key is None else path("keys", key, "quota")), _one(Quotas))
 
 
 def events(job: Optional[str], query: Mapping[str, Any], kinds: Optional[Sequence[str]], after: Optional[int]) -> Request:

@@ -104,8 +104,8 @@ class Jobs:
         parts = [part for call in batch.calls for part in (b"},", tagged, call.beginning(), call.workload)]
         body = b"".join([b"[", *parts[1:], b"}]"])
         request = Request("POST", "/jobs/batch", body=body, headers={"Idempotency-Key": batch.key})
-        call = _calls.Call(request, lambda told: [str(item["id"]) for item in told["items"]])
-        return call.result(self._connections.request(request))
+        operation = _calls.Operation(request, lambda told: [str(item["id"]) for item in told["items"]])
+        return operation.result(self._connections.request(request))
 
     def page(self, cursor: Optional[str], state: Optional[str] = None) -> Any:
         """A page of them, the newest first."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Callable, Literal, Optional, TypeVar, Uni
 
 from . import _calls
 from ._aio_connections import Connections
-from ._calls import Call
+from ._calls import Operation
 from ._following import FIRST_WAIT, Follower, Patience
 from ._http1 import Server, checked
 from .errors import TrineError
@@ -92,8 +92,8 @@ class AsyncClient:
     async def __aexit__(self, kind: Optional[type], error: Optional[BaseException], traceback: Optional[TracebackType]) -> None:
         await self.close()
 
-    async def _send(self, call: Call[T]) -> T:
-        return call.result(await self._connections.request(call.request))
+    async def _send(self, operation: Operation[T]) -> T:
+        return operation.result(await self._connections.request(operation.request))
 
     # ---- Jobs ----
 
@@ -129,7 +129,7 @@ class AsyncClient:
         """
         return await self._ended(f"the job {job}", lambda left: _calls.get(job, left), timeout)
 
-    async def _ended(self, name: str, ask: Callable[[float], Call[E]], timeout: Optional[float]) -> E:
+    async def _ended(self, name: str, ask: Callable[[float], Operation[E]], timeout: Optional[float]) -> E:
         until = None if timeout is None else time.monotonic() + timeout
         patience = Patience(self._patience)
         while True:

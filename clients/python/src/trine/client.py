@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Callable, Literal, Optional, TypeVar, Union
 
 from . import _calls
-from ._calls import Call
+from ._calls import Operation
 from ._connections import Connections
 from ._following import FIRST_WAIT, Follower, Patience
 from ._http1 import Server, checked
@@ -93,8 +93,8 @@ class Client:
     def __exit__(self, kind: Optional[type], error: Optional[BaseException], traceback: Optional[TracebackType]) -> None:
         self.close()
 
-    def _send(self, call: Call[T]) -> T:
-        return call.result(self._connections.request(call.request))
+    def _send(self, operation: Operation[T]) -> T:
+        return operation.result(self._connections.request(operation.request))
 
     # ---- Jobs ----
 
@@ -130,7 +130,7 @@ class Client:
         """
         return self._ended(f"the job {job}", lambda left: _calls.get(job, left), timeout)
 
-    def _ended(self, name: str, ask: Callable[[float], Call[E]], timeout: Optional[float]) -> E:
+    def _ended(self, name: str, ask: Callable[[float], Operation[E]], timeout: Optional[float]) -> E:
         until = None if timeout is None else time.monotonic() + timeout
         patience = Patience(self._patience)
         while True:
