@@ -6,7 +6,7 @@
     scripts/claim-path.py --nodes 1 --clients 64 --measured 4300    the load of a measurement, and how far the model is from it
 
 What is modelled is src/store/postgres/writer: a node takes all that has come to it by then into one transaction, which has the lock of the row from
-its second statement to the end of its commit; who waits for the lock gets it in the order of asking. Jobs are claimed by the transaction that
+its first message to the end of its commit; who waits for the lock gets it in the order of asking. Jobs are claimed by the transaction that
 accepts them if the node has room and nothing waits, otherwise by whichever node comes next, which then learns of it by a hint or by looking.
 Not modelled: readers, vacuum, checkpoints, the limits of the database's cores and disk beyond the times given, nodes that fail.
 
@@ -55,9 +55,6 @@ class Setup:
     clients: int = 0
     # From an answer to the client's next submission.
     client: float = 300
-    # As nodes do since they can: the lock is given back before the commit is on the disk, and the answer waits for that without it. The tables of
-    # docs/scale.md were made without.
-    early: bool = False
     seconds: float = 60
     seed: int = 1
 
@@ -155,12 +152,12 @@ class Model:
             self.begin(at)
 
     def begin(self, at):
-        """Asks for the lock if there is something to do: BEGIN, and half of the next trip."""
+        """Asks for the lock if there is something to do, in the message that begins the transaction."""
         node = self.nodes[at]
         if node.busy or not (node.inbox or node.ended or (node.free and node.queued)):
             return
         node.busy = True
-        self.at(self.now + 1.5 * self.setup.rtt, self.ask, at)
+        self.at(self.now + 0.5 * self.setup.rtt, self.ask, at)
 
     def ask(self, at):
         self.waiting.append((self.now, at))
@@ -191,10 +188,11 @@ class Model:
             self.figures.waits.append(self.now - asked_at)
             self.figures.jobs += accepted
             self.figures.idle += not (accepted or settled or claimed)
-        sync = setup.fsync
-        released_at = self.now + hold + (0 if setup.early else sync)
+        # Where there are others, the lock is given back before the commit is on the disk, and the answer waits for that without it.
+        apart = setup.nodes > 1
+        released_at = self.now + hold + (0 if apart else setup.fsync)
         # Syncs that others wait for, too: on the average half of one is under way.
-        heard_at = released_at + setup.rtt / 2 + (1.5 * sync if setup.early else 0)
+        heard_at = released_at + setup.rtt / 2 + (1.5 * setup.fsync if apart else 0)
         if self.counts():
             self.figures.turns.append(released_at - self.now)
         # What it can't take itself, others should hear of.
@@ -264,10 +262,7 @@ def table(setup):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, default in vars(Setup()).items():
-        if name == "early":
-            parser.add_argument("--early", action="store_true")
-        else:
-            parser.add_argument(f"--{name}", type=type(default), default=default)
+        parser.add_argument(f"--{name}", type=type(default), default=default)
     parser.add_argument("--measured", type=float, help="jobs a second that were measured under this load")
     arguments = vars(parser.parse_args())
     measured = arguments.pop("measured")
