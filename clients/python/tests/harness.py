@@ -45,8 +45,8 @@ class Server:
     The program is TRINE_BIN, or else what cargo has built.
     """
 
-    def __init__(self, *arguments, binary=None):
-        self.binary = binary or os.environ.get("TRINE_BIN") or str(ROOT / "target" / "debug" / "trine")
+    def __init__(self, *arguments):
+        self.binary = os.environ.get("TRINE_BIN") or str(ROOT / "target" / "debug" / "trine")
         self.folder = tempfile.mkdtemp(prefix="trine-client-")
         self.arguments = arguments
         # Bound, and does not listen: a server gets the port by its number, and nobody else gets it while there is none.

@@ -1,6 +1,6 @@
 """Runs the parts of CPython's own tests of concurrent.futures that apply to any executor, with calls made by a real Trine server.
 
-    python3 clients/python/tests/run_cpython_tests.py [--trine PROGRAM] [--executors processes,threads] [-k PATTERN] [-v]
+    python3 clients/python/tests/run_cpython_tests.py [--executors processes,threads] [-k PATTERN] [-v]
 
 The tests are those of `test.test_concurrent_futures` of the interpreter that runs this, which also runs the calls. Where it has
 none (some distributions leave them out), another installed interpreter that has them is used, and named. Every case that is
@@ -28,15 +28,13 @@ from interpreters import PACKAGE
 import trine
 
 # Those that need what no executor has but a pool in this process or on this machine.
+PRINTS = (
+    "prints on the caller's standard output; what a job prints is in its log. "
+    "The same end of an interpreter: test_executor_ends.Ends.test_an_interpreter_ends_after_its_last_call"
+)
 SKIPPED = {
-    "ExecutorShutdownTest.test_interpreter_shutdown": (
-        "prints on the caller's standard output; what a job prints is in its log. "
-        "The same end of an interpreter: test_executor_ends.Ends.test_an_interpreter_ends_after_its_last_call"
-    ),
-    "ExecutorShutdownTest.test_hang_gh83386": (
-        "prints on the caller's standard output; what a job prints is in its log. "
-        "The same end of an interpreter: test_executor_ends.Ends.test_an_interpreter_ends_after_its_last_call"
-    ),
+    "ExecutorShutdownTest.test_interpreter_shutdown": PRINTS,
+    "ExecutorShutdownTest.test_hang_gh83386": PRINTS,
 }
 SKIPPED_CLASSES = {
     "InitializerMixin": "an initializer is for workers that belong to one executor; Trine's serve everybody",
@@ -188,7 +186,7 @@ def run(arguments):
     good = True
     with contextlib.ExitStack() as stack:
         # Until Python 3.11 the test module makes a semaphore as soon as it is imported, which the sandbox does not let it.
-        server = harness.Server("--python-processes", "4", "--sandbox", "off", binary=arguments.trine)
+        server = harness.Server("--python-processes", "4", "--sandbox", "off")
         stack.callback(server.close)
         TrineExecutor.url = server.url
         programs = assert_python_ok(script_helper.assert_python_ok)
@@ -228,7 +226,6 @@ def elsewhere():
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--trine", default=None, help="the server's program; without it TRINE_BIN, or what cargo has built")
     parser.add_argument("--executors", default="processes,threads", help="Trine's executors that make the calls")
     parser.add_argument("-k", action="append", help="only tests whose name has this in it")
     parser.add_argument("-v", dest="verbose", action="store_true", help="name each test")
