@@ -212,7 +212,7 @@ def filters(
         "bound": bound,
         "executor": executor,
         "workload": workload,
-        "tag": labels[0] if len(labels) == 1 else labels or None,
+        "tag": labels or None,
         "error": error,
         "since": since and _moment(since),
         "until": until and _moment(until),
