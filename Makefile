@@ -11,7 +11,7 @@ run:
 WITH_PYTHON = PATH="$(CURDIR)/target/test-python/bin:$$PATH"
 
 # The tests come last, so that their results are the end of what is shown; and without traces of the stack, in which what failed is lost.
-test: test-deps check
+test: check
 	python3 -m unittest discover -s tests/python_host
 	cargo build --locked
 	$(WITH_PYTHON) python3 -m unittest discover -s clients/python/tests
