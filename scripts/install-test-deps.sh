@@ -50,26 +50,13 @@ need util-linux setpriv --version # nobody may start PostgreSQL as root
 need libfaketime has_faketime # one of several servers has a clock that is wrong
 need python3-venv python3 -c "import ensurepip, venv" # what the Python client needs goes into an environment of its own
 
-# The interpreter of the Python client's tests, with what functions travel by and what the client's code is checked with.
-python_environment() {
-  local folder=target/test-python
-  "$folder/bin/python3" -c 'import cloudpickle, importlib.metadata as m; assert m.version("mypy") == "2.4.1"' 2>/dev/null &&
-    "$folder/bin/ruff" --version 2>/dev/null | grep -q 0.17.6 && return
-  python3 -m venv --clear "$folder" && "$folder/bin/pip" install --quiet cloudpickle mypy==2.4.1 ruff==0.17.6
-}
-
-# Makes up requests from the OpenAPI document.
-schemathesis_environment() {
-  local folder=target/test-schemathesis
-  "$folder/bin/st" --version 2>/dev/null | grep -q 4.32.5 && return
-  python3 -m venv --clear "$folder" && "$folder/bin/pip" install --quiet schemathesis==4.32.5
-}
-
-# A storage that speaks S3's protocol.
-moto_environment() {
-  local folder=target/test-moto
-  "$folder/bin/python3" -c 'import importlib.metadata as m; assert m.version("moto") == "5.2.5"' 2>/dev/null && return
-  python3 -m venv --clear "$folder" && "$folder/bin/pip" install --quiet 'moto[s3]==5.2.5' flask flask-cors
+# environment FOLDER PACKAGE...: a virtual environment in target/FOLDER with these packages, which it names itself once it has them.
+environment() {
+  local folder=target/$1
+  shift
+  "$folder/bin/python3" -m pip --version >/dev/null 2>&1 && [[ $(cat "$folder/packages" 2>/dev/null) == "$*" ]] && return
+  { python3 -m venv --clear "$folder" && "$folder/bin/pip" install --quiet "$@" && echo "$*" >"$folder/packages"; } ||
+    fail "The Python environment in $folder could not be made."
 }
 
 if ((${#missing[@]} > 0)); then
@@ -91,6 +78,6 @@ if ((${#missing[@]} > 0)); then
   install_missing || fail "They could not be installed. Install them with: apt-get install ${missing[*]}"
 fi
 scripts/newer-pgbouncer.sh || fail "A PgBouncer that keeps prepared statements could not be put into target/test-pgbouncer."
-python_environment || fail "The Python environment for the tests could not be made in target/test-python."
-moto_environment || fail "The Python environment for moto could not be made in target/test-moto."
-schemathesis_environment || fail "The Python environment for schemathesis could not be made in target/test-schemathesis."
+environment test-python cloudpickle mypy==2.4.1 ruff==0.17.6 # the client's tests, and what its code is checked with
+environment test-moto 'moto[s3]==5.2.5' flask flask-cors # a storage that speaks S3's protocol
+environment test-schemathesis schemathesis==4.32.5 # makes up requests from the OpenAPI document
