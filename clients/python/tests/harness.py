@@ -1,5 +1,6 @@
 """A real server for the tests, and a connection to it that can be cut."""
 
+import asyncio
 import atexit
 import concurrent.futures
 import contextlib
@@ -165,6 +166,25 @@ class Awaited:
             return call(*args, **kwargs)
 
         return listed if call.__annotations__["return"].startswith("Iterator") else answered
+
+
+async def every(items):
+    return [item async for item in items]
+
+
+async def until(condition):
+    """Waits for a condition, and returns what it gave."""
+
+    async def asked():
+        while not (held := await condition()):
+            await asyncio.sleep(0.01)
+        return held
+
+    return await asyncio.wait_for(asked(), PATIENCE_S)
+
+
+async def begun(client, job):
+    return (await client.get(job.id)).state == "running"
 
 
 def end(executor):

@@ -1,6 +1,5 @@
 """Calls that are the same with both clients, against a real server."""
 
-import asyncio
 import datetime
 import io
 import signal
@@ -15,7 +14,7 @@ from pathlib import Path
 from unittest import mock
 
 import cloudpickle
-from harness import PATIENCE_S, Proxy, Server, ServerTest, Stranger, with_both
+from harness import PATIENCE_S, Proxy, Server, ServerTest, Stranger, begun, every, until, with_both
 
 import trine
 from trine import ProblemError, _calls
@@ -27,25 +26,6 @@ BUSY = {"type": "primes", "below": 300_000}
 IDLE = {"type": "sleep", "ms": 20}
 KEY = "trine_a_secret"
 HOUR = datetime.timedelta(hours=1)
-
-
-async def every(items):
-    return [item async for item in items]
-
-
-async def until(condition):
-    """Waits for a condition, and returns what it gave."""
-
-    async def asked():
-        while not (held := await condition()):
-            await asyncio.sleep(0.01)
-        return held
-
-    return await asyncio.wait_for(asked(), PATIENCE_S)
-
-
-async def begun(client, job):
-    return (await client.get(job.id)).state == "running"
 
 
 class Tracebacks(ServerTest, unittest.IsolatedAsyncioTestCase):
@@ -96,6 +76,36 @@ class Jobs(ServerTest, unittest.IsolatedAsyncioTestCase):
     async def submitted(self, client, tags, count, **options):
         jobs = [{"workload": SLEEP, "bound": "io", "tags": tags, **options}] * count
         return [job.id for job in await client.submit_many(jobs)]
+
+    @with_both
+    async def test_many_are_accepted_in_their_order_and_listed_page_by_page(self, connect):
+        client, tags = connect(), {"test": str(uuid.uuid4())}
+        ids = await self.submitted(client, tags, 25)
+        self.assertEqual(ids, sorted(set(ids)))
+        self.assertEqual([job.id for job in await every(client.jobs(tags=tags, order="oldest", page_size=10))], ids)
+        for job in ids:
+            await client.wait(job)
+        results = await every(client.results(tags=tags, state="succeeded", page_size=10))
+        self.assertEqual([result.id for result in results], ids[::-1])
+
+    @with_both
+    async def test_a_key_makes_a_request_that_is_sent_again_be_taken_once(self, connect):
+        client, key = connect(), str(uuid.uuid4())
+        first, again = [await client.submit(SLEEP, bound="io", idempotency_key=key) for _ in range(2)]
+        self.assertEqual(again.id, first.id)
+        with self.assertRaises(ProblemError) as caught:
+            await client.submit(SLEEP, bound="cpu", idempotency_key=key)
+        self.assertTrue(caught.exception.names("idempotency-key-reused"))
+        batch = [{"workload": SLEEP, "bound": "io"}] * 3
+        keys = [str(uuid.uuid4()) for _ in range(2)]
+        first, again, other = [
+            [job.id for job in await client.submit_many(batch, idempotency_key=key)] for key in (keys[0], keys[0], keys[1])
+        ]
+        self.assertEqual(again, first)
+        self.assertFalse(set(other) & set(first))
+        for wrong in ("", "two words", "a\r\nHost: b", "x" * 256):
+            with self.assertRaisesRegex(ValueError, "idempotency key"):
+                await client.submit(SLEEP, bound="io", idempotency_key=wrong)
 
     @with_both
     async def test_all_that_pass_a_filter_are_cancelled_and_run_again(self, connect):
@@ -212,6 +222,39 @@ class Jobs(ServerTest, unittest.IsolatedAsyncioTestCase):
 
 
 class Nodes(ServerTest, unittest.IsolatedAsyncioTestCase):
+    @with_both
+    async def test_figures_and_lists(self, connect):
+        client = connect()
+        await client.submit(SLEEP, bound="io", wait=10)
+        figures = await client.summary(["workload"], state=["succeeded", "failed"])
+        (sleep,) = [item for item in figures if item.workload == "sleep"]
+        self.assertGreater(sleep.count, 0)
+        self.assertGreaterEqual(sleep.wall_us.p99, sleep.wall_us.p50)
+        self.assertIn("sleep", [item.workload for item in await client.summary("workload")])
+        self.assertIn("sleep", [workload["name"] for workload in await client.workloads()])
+        self.assertEqual([each["name"] for each in (await client.executors())["items"]], ["async", "threads", "processes"])
+        self.assertTrue(await client.healthy())
+
+    @with_both
+    async def test_limits_that_jobs_share(self, connect):
+        client, key = connect(), str(uuid.uuid4())
+        shared = {"concurrency": {"key": key, "limit": 1}, "rate": {"key": key, "limit": 1, "per_ms": 600_000}}
+        first = await client.submit({"type": "sleep", "ms": 600_000}, bound="io", **shared)
+        second = await client.submit(SLEEP, bound="io", **shared)
+        await until(lambda: begun(client, first))
+        found = {limit.kind: limit for limit in await every(client.limits(page_size=1)) if limit.key == key}
+        running, rate = found["concurrency"], found["rate"]
+        self.assertEqual((running.limit, running.running, running.waiting, running.opens_at), (1, 1, 1, None))
+        self.assertEqual((rate.limit, rate.started, rate.per_ms), (1, 1, 600_000))
+        self.assertGreater(rate.opens_at, datetime.datetime.now(datetime.timezone.utc))
+        for job in (first, second):
+            await client.cancel(job.id)
+
+    @with_both
+    async def test_the_cluster(self, connect):
+        (node,) = (await connect().cluster())["items"]
+        self.assertTrue(node["self"])
+
     @with_both
     async def test_a_node_is_drained_and_resumed(self, connect):
         server = Server("--node", "the-one")
@@ -333,6 +376,24 @@ class Events(ServerTest, unittest.IsolatedAsyncioTestCase):
 
 
 class Comparisons(ServerTest, unittest.IsolatedAsyncioTestCase):
+    @with_both
+    async def test_from_its_beginning_to_its_end(self, connect):
+        client, work = connect(), {"type": "primes", "below": 100_000}
+        asked = await client.compare(work, bound="cpu", executors=["threads"], concurrency=[1], tasks=4, budget_ms=1000)
+        self.assertIn(asked.state, ("queued", "running"))
+        waiting = await client.compare(work, bound="cpu")
+        self.assertEqual((await client.cancel_comparison(waiting.id)).state, "cancelled")
+        with self.assertRaisesRegex(TimeoutError, asked.id):
+            await client.wait_for_comparison(asked.id, 0)
+        done = await client.wait_for_comparison(asked.id, PATIENCE_S)
+        self.assertEqual((done.state, done.error, done.bound, done.finished), ("finished", None, "cpu", True))
+        self.assertEqual([(row["executor"], row["concurrency"]) for row in done.matrix], [("threads", 1)])
+        self.assertTrue(done.verdict.because)
+        self.assertEqual(await client.comparison(asked.id, wait=1), done)
+        self.assertEqual([each.id for each in await every(client.comparisons(page_size=1))][:2], [waiting.id, asked.id])
+        self.assertIsNone(await client.cancel_comparison(waiting.id))
+        self.assertEqual((await every(client.comparisons()))[0].id, asked.id)
+
     @with_both
     async def test_its_charts_and_its_report(self, connect):
         client = connect()

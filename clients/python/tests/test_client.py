@@ -38,15 +38,6 @@ class Jobs(ServerTest):
         self.assertEqual((job.retry["attempts"], len(job.attempts)), (4, 1))
         self.assertEqual(job, self.trine.get(job.id))
 
-    def test_many_are_accepted_in_their_order_and_listed_page_by_page(self):
-        accepted = self.trine.submit_many({"workload": SLEEP, "bound": "io", "tags": self.tags} for _ in range(25))
-        ids = [job.id for job in accepted]
-        self.assertEqual(ids, sorted(set(ids)))
-        self.assertEqual([job.id for job in self.trine.jobs(tags=self.tags, order="oldest", page_size=10)], ids)
-        for job in ids:
-            self.trine.wait(job)
-        self.assertEqual([job.id for job in self.trine.results(tags=self.tags, state="succeeded", page_size=10)], ids[::-1])
-
     def test_what_lists_are_filtered_by(self):
         begin = datetime.datetime.now(datetime.timezone.utc)
         tags = {**self.tags, "another": "one"}
@@ -64,24 +55,6 @@ class Jobs(ServerTest):
                 listed(since=datetime.datetime(2026, 1, 31, 12))
         with self.assertRaisesRegex(ValueError, "no time zone"):
             self.trine.submit(SLEEP, bound="io", run_at=datetime.datetime(2026, 1, 31, 12))
-
-    def test_a_key_makes_a_request_that_is_sent_again_be_taken_once(self):
-        key = str(uuid.uuid4())
-        first, again = (self.trine.submit(SLEEP, bound="io", idempotency_key=key) for _ in range(2))
-        self.assertEqual(again.id, first.id)
-        with self.assertRaises(ProblemError) as caught:
-            self.trine.submit(SLEEP, bound="cpu", idempotency_key=key)
-        self.assertTrue(caught.exception.names("idempotency-key-reused"))
-        batch = [{"workload": SLEEP, "bound": "io"}] * 3
-        keys = [str(uuid.uuid4()) for _ in range(2)]
-        first, again, other = (
-            [job.id for job in self.trine.submit_many(batch, idempotency_key=key)] for key in (keys[0], keys[0], keys[1])
-        )
-        self.assertEqual(again, first)
-        self.assertFalse(set(other) & set(first))
-        for wrong in ("", "two words", "a\r\nHost: b", "x" * 256):
-            with self.assertRaisesRegex(ValueError, "idempotency key"):
-                self.trine.submit(SLEEP, bound="io", idempotency_key=wrong)
 
     def test_a_request_with_a_key_is_sent_again_if_the_connection_breaks(self):
         proxy = Proxy(self.url)
@@ -135,33 +108,6 @@ class Jobs(ServerTest):
         self.assertIn(self.trine.retry(job.id).state, ("queued", "running"))
         self.trine.cancel(job.id)
 
-    def test_figures_and_lists(self):
-        self.trine.submit(SLEEP, bound="io", wait=10)
-        (sleep,) = [item for item in self.trine.summary(["workload"], state=["succeeded", "failed"]) if item.workload == "sleep"]
-        self.assertGreater(sleep.count, 0)
-        self.assertGreaterEqual(sleep.wall_us.p99, sleep.wall_us.p50)
-        self.assertIn("sleep", [workload["name"] for workload in self.trine.workloads()])
-        self.assertEqual([each["name"] for each in self.trine.executors()["items"]], ["async", "threads", "processes"])
-        self.assertTrue(self.trine.healthy())
-
-    def test_limits_that_jobs_share(self):
-        key = str(uuid.uuid4())
-        shared = {"concurrency": {"key": key, "limit": 1}, "rate": {"key": key, "limit": 1, "per_ms": 600_000}}
-        first = self.trine.submit({"type": "sleep", "ms": 600_000}, bound="io", **shared)
-        second = self.trine.submit(SLEEP, bound="io", **shared)
-        self.until(lambda: self.trine.get(first.id).state == "running")
-        found = {limit.kind: limit for limit in self.trine.limits(page_size=1) if limit.key == key}
-        running, rate = found["concurrency"], found["rate"]
-        self.assertEqual((running.limit, running.running, running.waiting, running.opens_at), (1, 1, 1, None))
-        self.assertEqual((rate.limit, rate.started, rate.per_ms), (1, 1, 600_000))
-        self.assertGreater(rate.opens_at, datetime.datetime.now(datetime.timezone.utc))
-        for job in (first, second):
-            self.trine.cancel(job.id)
-
-    def test_the_cluster(self):
-        (node,) = self.trine.cluster()["items"]
-        self.assertTrue(node["self"])
-
     def test_threads_share_a_client(self):
         found = []
 
@@ -177,29 +123,6 @@ class Jobs(ServerTest):
             thread.join()
         self.assertEqual(len({job for job, _, _ in found}), 80)
         self.assertTrue(all(answered == asked for _, answered, asked in found))
-
-
-class Comparisons(ServerTest):
-    def test_from_its_beginning_to_its_end(self):
-        client = self.client()
-        asked = client.compare(
-            {"type": "primes", "below": 100_000}, bound="cpu", executors=["threads"], concurrency=[1], tasks=4, budget_ms=1000
-        )
-        self.assertIn(asked.state, ("queued", "running"))
-        waiting = client.compare({"type": "primes", "below": 100_000}, bound="cpu")
-        cancelled = client.cancel_comparison(waiting.id)
-        assert cancelled is not None
-        self.assertEqual(cancelled.state, "cancelled")
-        with self.assertRaisesRegex(TimeoutError, asked.id):
-            client.wait_for_comparison(asked.id, 0)
-        done = client.wait_for_comparison(asked.id, 60)
-        self.assertEqual((done.state, done.error, done.bound, done.finished), ("finished", None, "cpu", True))
-        self.assertEqual([(row["executor"], row["concurrency"]) for row in done.matrix], [("threads", 1)])
-        self.assertTrue(done.verdict.because)
-        self.assertEqual(client.comparison(asked.id, wait=1), done)
-        self.assertEqual([each.id for each in client.comparisons(page_size=1)][:2], [waiting.id, asked.id])
-        self.assertIsNone(client.cancel_comparison(waiting.id))
-        self.assertEqual(next(client.comparisons()).id, asked.id)
 
 
 class Problems(ServerTest):

@@ -7,7 +7,7 @@ import threading
 import unittest
 import uuid
 
-from harness import PATIENCE_S, Proxy, Server, ServerTest
+from harness import PATIENCE_S, Proxy, Server, ServerTest, with_both
 
 import trine
 
@@ -93,17 +93,6 @@ class Streams(ServerTest):
         job = self.trine.submit({"type": "sleep", "ms": 0}, bound="io", wait=30)
         self.assertEqual(list(self.trine.logs(job.id)), [])
 
-    def test_artifacts(self):
-        source = "import trine\ndef main():\n    (trine.artifacts() / 'a b.bin').write_bytes(bytes(range(256)))\n"
-        job = self.trine.submit({"type": "python", "source": source}, bound="io", wait=30)
-        (artifact,) = self.trine.artifacts(job.id)
-        self.assertEqual((artifact.name, artifact.bytes), ("a b.bin", 256))
-        self.assertEqual(self.trine.artifact(job.id, artifact.name), bytes(range(256)))
-        self.assertEqual(self.trine.artifacts(job.id, attempt=2), [])
-        with self.assertRaises(trine.ProblemError) as refused:
-            self.trine.artifact(job.id, "nothing")
-        self.assertEqual(refused.exception.status, 404)
-
 
 class AsyncStreams(ServerTest, unittest.IsolatedAsyncioTestCase):
     async def test_streams_at_once(self):
@@ -116,13 +105,6 @@ class AsyncStreams(ServerTest, unittest.IsolatedAsyncioTestCase):
             jobs = [await client.submit({"type": "sleep", "ms": 10}, bound="io", tags=tags) for _ in range(20)]
             for kinds in await asyncio.gather(*(follow(job.id) for job in jobs)):
                 self.assertEqual(kinds, ["accepted", "running", "finished"])
-
-    async def test_artifacts(self):
-        source = "import trine\ndef main():\n    (trine.artifacts() / 'empty').touch()\n"
-        async with trine.AsyncClient(self.url) as client:
-            job = await client.submit({"type": "python", "source": source}, bound="io", wait=30)
-            self.assertEqual([artifact.name for artifact in await client.artifacts(job.id)], ["empty"])
-            self.assertEqual(await client.artifact(job.id, "empty"), b"")
 
     async def test_a_connection_that_breaks(self):
         proxy = Proxy(self.url)
@@ -140,3 +122,21 @@ class AsyncStreams(ServerTest, unittest.IsolatedAsyncioTestCase):
                     break
             self.assertEqual(len(set(jobs)), 100)
             self.assertGreater(proxy.cuts, 5)
+
+
+class Artifacts(ServerTest, unittest.IsolatedAsyncioTestCase):
+    @with_both
+    async def test_what_a_job_left_behind(self, connect):
+        client = connect()
+        source = (
+            "import trine\ndef main():\n"
+            "    (trine.artifacts() / 'a b.bin').write_bytes(bytes(range(256)))\n    (trine.artifacts() / 'empty').touch()\n"
+        )
+        job = await client.submit({"type": "python", "source": source}, bound="io", wait=30)
+        self.assertEqual([(each.name, each.bytes) for each in await client.artifacts(job.id)], [("a b.bin", 256), ("empty", 0)])
+        self.assertEqual(await client.artifact(job.id, "a b.bin"), bytes(range(256)))
+        self.assertEqual(await client.artifact(job.id, "empty"), b"")
+        self.assertEqual(await client.artifacts(job.id, attempt=2), [])
+        with self.assertRaises(trine.ProblemError) as refused:
+            await client.artifact(job.id, "nothing")
+        self.assertEqual(refused.exception.status, 404)
