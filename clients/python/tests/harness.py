@@ -93,15 +93,21 @@ class ServerTest(unittest.TestCase):
     def url(self):
         return shared().url
 
+    def opened(self, what):
+        """A server or the like, which is closed when the test has ended."""
+        self.addCleanup(what.close)
+        return what
+
     def client(self, url=None, **settings):
-        client = trine.Client(url or self.url, **settings)
-        self.addCleanup(client.close)
-        return client
+        return self.opened(trine.Client(url or self.url, **settings))
 
     def executor(self, url=None, **settings):
         executor = trine.Executor(url or self.url, **{"executor": "processes", **settings})
         self.addCleanup(end, executor)
         return executor
+
+    def jobs_of(self, executor):
+        return list(self.client().jobs(tags={"trine-executor": executor._engine._jobs.name}, page_size=500))
 
     def until(self, condition):
         """Waits for a condition."""
@@ -213,6 +219,14 @@ def hold(test, executor):
     return gate, batches
 
 
+def hold_first(test, executor):
+    """Holds a first call of an executor up, so that those after it are sent together. Gives the gate, and that call."""
+    gate, batches = hold(test, executor)
+    first = executor.submit(square, 1)
+    test.until(lambda: batches)
+    return gate, first
+
+
 def submitting(executor, exchange):
     """Has `exchange` submit an executor's calls. It is given what makes a request, and the request."""
     connections = executor._engine._connections
@@ -279,16 +293,30 @@ class Proxy:
         self.cut()
 
 
-class Stranger(http.server.ThreadingHTTPServer):
-    """A server that is none of Trine's: it has a page for whatever it is asked."""
+class Quiet(http.server.BaseHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+class HttpServer(http.server.ThreadingHTTPServer):
+    """A server that answers with its `Handler`."""
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), self.Handler)
-        self.keeps_events = False  # as a proxy does that gathers what it passes on
         self.url = f"http://127.0.0.1:{self.server_port}"
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
-    class Handler(http.server.BaseHTTPRequestHandler):
+    def close(self):
+        self.shutdown()
+        self.server_close()
+
+
+class Stranger(HttpServer):
+    """A server that is none of Trine's: it has a page for whatever it is asked."""
+
+    keeps_events = False  # as a proxy does that gathers what it passes on
+
+    class Handler(Quiet):
         def do_GET(self):
             self.rfile.read(int(self.headers.get("Content-Length", 0)))
             self.send_response(200)
@@ -300,13 +328,6 @@ class Stranger(http.server.ThreadingHTTPServer):
                 self.rfile.read()  # until the client has enough
 
         do_POST = do_GET
-
-        def log_message(self, *_):
-            pass
-
-    def close(self):
-        self.shutdown()
-        self.server_close()
 
 
 def hang_up(*sockets):

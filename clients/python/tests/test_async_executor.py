@@ -79,8 +79,7 @@ class Calls(ServerTest, unittest.IsolatedAsyncioTestCase):
             self.assertEqual((await client.wait(running.id, timeout=PATIENCE_S)).state, "cancelled")
 
     async def test_a_task_that_is_cancelled_while_the_server_is_away_cancels_its_job(self):
-        server = Server()
-        self.addCleanup(server.close)
+        server = self.opened(Server())
         async with trine.AsyncExecutor(server.url, executor="processes") as executor:
             call = executor.submit(time.sleep, 600)
             there = executor._engine

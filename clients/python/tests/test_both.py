@@ -31,8 +31,7 @@ HOUR = datetime.timedelta(hours=1)
 class Tracebacks(ServerTest, unittest.IsolatedAsyncioTestCase):
     @with_both
     async def test_a_key_is_in_no_traceback_nor_what_its_frames_hold(self, connect):
-        proxy = Proxy(self.url)
-        self.addCleanup(proxy.close)
+        proxy = self.opened(Proxy(self.url))
         client = connect(proxy.url, key=KEY)
         there = client.client if hasattr(client, "client") else client
         self.assertNotIn(KEY, repr(there._connections.server))
@@ -137,8 +136,7 @@ class Jobs(ServerTest, unittest.IsolatedAsyncioTestCase):
 
     @with_both
     async def test_what_a_silent_server_may_have_done_is_not_asked_for_again(self, connect):
-        proxy = Proxy(self.url)
-        self.addCleanup(proxy.close)
+        proxy = self.opened(Proxy(self.url))
         client, direct = connect(proxy.url, timeout=1), connect()
         job = await direct.submit(SLEEP, bound="io", delay_ms=600_000)
         self.assertTrue(await client.healthy())  # its connection is kept
@@ -159,8 +157,7 @@ class Jobs(ServerTest, unittest.IsolatedAsyncioTestCase):
 
     @with_both
     async def test_really_all_jobs(self, connect):
-        server = Server()
-        self.addCleanup(server.close)
+        server = self.opened(Server())
         client = connect(server.url)
         await self.submitted(client, {}, 3, delay_ms=600_000)
         for refused in (client.cancel_many, client.retry_many):
@@ -182,8 +179,7 @@ class Jobs(ServerTest, unittest.IsolatedAsyncioTestCase):
 
     @with_both
     async def test_who_waits_puts_up_with_a_server_that_restarts(self, connect):
-        server = Server()
-        self.addCleanup(server.close)
+        server = self.opened(Server())
         client = connect(server.url)
         job = await client.submit(SLEEP, bound="io", delay_ms=600_000)
 
@@ -257,8 +253,7 @@ class Nodes(ServerTest, unittest.IsolatedAsyncioTestCase):
 
     @with_both
     async def test_a_node_is_drained_and_resumed(self, connect):
-        server = Server("--node", "the-one")
-        self.addCleanup(server.close)
+        server = self.opened(Server("--node", "the-one"))
         client = connect(server.url)
         (node,) = (await client.drain_node("the-one"))["items"]
         self.assertIn(node["state"], ("draining", "drained"))
@@ -274,8 +269,7 @@ class Nodes(ServerTest, unittest.IsolatedAsyncioTestCase):
 
     @with_both
     async def test_a_server_that_is_not_trines(self, connect):
-        stranger = Stranger()
-        self.addCleanup(stranger.close)
+        stranger = self.opened(Stranger())
         client = connect(stranger.url)
         for asked in (client.submit(SLEEP, bound="io"), client.get("x"), client.workloads(), client.quota()):
             with self.assertRaisesRegex(trine.Malformed, r"\(text/html\) is not what the API says"):
@@ -283,8 +277,7 @@ class Nodes(ServerTest, unittest.IsolatedAsyncioTestCase):
 
     @with_both
     async def test_a_server_that_is_gone(self, connect):
-        server = Server()
-        self.addCleanup(server.close)
+        server = self.opened(Server())
         server.stop()
         client = connect(server.url)
         self.assertEqual((await client.healthy(), await client.alive()), (False, False))
@@ -304,8 +297,7 @@ async def summed(client):
 
 class Profiles(ServerTest, unittest.IsolatedAsyncioTestCase):
     async def asyncSetUp(self):
-        self.server = Server()
-        self.addCleanup(self.server.close)
+        self.server = self.opened(Server())
         async with trine.AsyncClient(self.server.url) as client:
             for work, bound in ((IDLE, "cpu"), (BUSY, "io")):
                 for job in await client.submit_many([{"workload": work, "bound": bound}] * 30):
@@ -467,8 +459,7 @@ class Schedules(ServerTest, unittest.IsolatedAsyncioTestCase):
 
 class Keys(ServerTest, unittest.IsolatedAsyncioTestCase):
     async def asyncSetUp(self):
-        self.server = Server()
-        self.addCleanup(self.server.close)
+        self.server = self.opened(Server())
         async with trine.AsyncClient(self.server.url) as client:
             self.admin = await client.create_key("admin", ["admin"])
 

@@ -57,8 +57,7 @@ class Jobs(ServerTest):
             self.trine.submit(SLEEP, bound="io", run_at=datetime.datetime(2026, 1, 31, 12))
 
     def test_a_request_with_a_key_is_sent_again_if_the_connection_breaks(self):
-        proxy = Proxy(self.url)
-        self.addCleanup(proxy.close)
+        proxy = self.opened(Proxy(self.url))
         trine = self.client(proxy.url)
         self.assertTrue(trine.healthy())
         # The connection that is kept breaks as soon as the answer comes; the next one does not.
@@ -145,8 +144,7 @@ class Problems(ServerTest):
         self.assertEqual(self.problem(trine.submit_many, batch).pointer, "/1/bound")
 
     def test_a_server_that_is_not_there(self):
-        server = Server()
-        self.addCleanup(server.close)
+        server = self.opened(Server())
         trine = self.client(server.url)
         self.assertTrue(trine.healthy())
         server.stop()

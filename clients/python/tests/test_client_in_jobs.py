@@ -38,10 +38,8 @@ class ClientInJobs(ServerTest):
         for package in (trine, cloudpickle):
             folder = pathlib.Path(package.__file__).parent
             shutil.copytree(folder, packages / folder.name)
-        server = Server(
-            "--python-interpreters", f"with={home}/bin/python", "--python-network", "allow", "--python-processes", "2"
-        )
-        self.addCleanup(server.close)
+        settings = ("--python-interpreters", f"with={home}/bin/python", "--python-network", "allow", "--python-processes", "2")
+        server = self.opened(Server(*settings))
         for how in ("pickle", "source"):
             for kind in ("processes", "threads", "async"):
                 with self.subTest(f"{how} on {kind}"):

@@ -46,8 +46,7 @@ class Streams(ServerTest):
         self.assertIn("nowhere", end.error.message)
 
     def test_many_jobs_over_a_connection_that_breaks_all_the_time(self):
-        proxy = Proxy(self.url)
-        self.addCleanup(proxy.close)
+        proxy = self.opened(Proxy(self.url))
         tags = labels()
         first = self.trine.submit({"type": "sleep", "ms": 0}, bound="io", tags=tags, wait=30)
         after = next(self.trine.events(first.id)).id - 1
@@ -61,8 +60,7 @@ class Streams(ServerTest):
         self.assertEqual(len({event.job for event in whole if event.kind == "finished"}), 1_000)
 
     def test_a_stream_that_breaks_before_its_first_event_misses_none(self):
-        proxy = Proxy(self.url)
-        self.addCleanup(proxy.close)
+        proxy = self.opened(Proxy(self.url))
         tags, found = labels(), []
         events = self.client(proxy.url).events(tags=tags, kinds="finished")
         thread = threading.Thread(target=lambda: found.append(next(events)), daemon=True)
@@ -77,8 +75,7 @@ class Streams(ServerTest):
         self.assertEqual(found[0].job, job.id)
 
     def test_a_server_that_restarts(self):
-        server = Server()
-        self.addCleanup(server.close)
+        server = self.opened(Server())
         client = self.client(server.url)
         job = client.submit({"type": "sleep", "ms": 600_000}, bound="io")
         events = client.events(job.id)
@@ -107,8 +104,7 @@ class AsyncStreams(ServerTest, unittest.IsolatedAsyncioTestCase):
                 self.assertEqual(kinds, ["accepted", "running", "finished"])
 
     async def test_a_connection_that_breaks(self):
-        proxy = Proxy(self.url)
-        self.addCleanup(proxy.close)
+        proxy = self.opened(Proxy(self.url))
         tags = labels()
         async with trine.AsyncClient(self.url) as direct, trine.AsyncClient(proxy.url) as client:
             first = await direct.submit({"type": "sleep", "ms": 0}, bound="io", tags=tags, wait=30)

@@ -21,7 +21,7 @@ import weakref
 from unittest import mock
 
 import harness
-from harness import PATIENCE_S, ServerTest, hold, square, submitting
+from harness import PATIENCE_S, ServerTest, hold, hold_first, square, submitting
 
 import trine
 from trine._outcome import exception_of
@@ -530,9 +530,7 @@ class Options(ServerTest):
         self.assertEqual({future.exception(PATIENCE_S).pointer for future in futures[1::2]}, {"/priority"})
 
     def test_many_that_are_refused_are_refused_together(self):
-        gate, batches = hold(self, self.trine)
-        self.trine.submit(square, 1)
-        self.until(lambda: batches)
+        gate, _ = hold_first(self, self.trine)
         too_high, nowhere = self.trine.with_options(priority=1000), self.trine.with_options(deadline_ms=0)
         futures = [executor.submit(square, 3) for _ in range(30) for executor in (too_high, nowhere, self.trine)]
         requests = []

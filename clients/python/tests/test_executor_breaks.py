@@ -8,7 +8,7 @@ import time
 import unittest
 from unittest import mock
 
-from harness import PATIENCE_S, Proxy, Server, ServerTest, Stranger, hold, square, submitting
+from harness import PATIENCE_S, Proxy, Server, ServerTest, Stranger, hold_first, square, submitting
 
 import trine
 from trine import _calls
@@ -16,20 +16,16 @@ from trine import _calls
 
 class Breaks(ServerTest):
     def test_a_connection_that_breaks_all_the_time(self):
-        proxy = Proxy(self.url)
-        self.addCleanup(proxy.close)
+        proxy = self.opened(Proxy(self.url))
         proxy.cut_after = 100_000
         with self.executor(proxy.url) as executor:
             futures = [executor.submit(square, n) for n in range(1000)]
             self.assertEqual([future.result(PATIENCE_S) for future in futures], [n * n for n in range(1000)])
-            name = executor._engine._jobs.name
         self.assertGreater(proxy.cuts, 5)
-        jobs = self.client().jobs(tags={"trine-executor": name}, page_size=500)
-        self.assertEqual(len({job.id for job in jobs}), 1000)
+        self.assertEqual(len({job.id for job in self.jobs_of(executor)}), 1000)
 
     def test_a_server_that_restarts(self):
-        server = Server()
-        self.addCleanup(server.close)
+        server = self.opened(Server())
         executor = self.executor(server.url)
         futures = [executor.submit(square, n) for n in range(300)]
         futures[0].result(PATIENCE_S)
@@ -95,8 +91,7 @@ class Breaks(ServerTest):
                 submitting(executor, exchange)
                 self.assertEqual(executor.submit(square, 3).result(PATIENCE_S), 9)
                 self.assertEqual(losses, [])
-                jobs = list(self.client().jobs(tags={"trine-executor": executor._engine._jobs.name}))
-                self.assertEqual(len(jobs), 1)
+                self.assertEqual(len(self.jobs_of(executor)), 1)
 
     def test_a_thread_that_there_is_no_room_for(self):
         start = threading.Thread.start
@@ -134,9 +129,7 @@ class Breaks(ServerTest):
                 raise trine.ProblemError(408, "about:blank", "Request Timeout", "")
             return make(request)
 
-        gate, batches = hold(self, executor)
-        first = executor.submit(square, 1)
-        self.until(lambda: batches)
+        gate, first = hold_first(self, executor)
         submitting(executor, exchange)
         futures = [executor.submit(square, n) for n in range(40)]
         gate.set()
@@ -158,21 +151,18 @@ class Breaks(ServerTest):
         self.assertEqual(executor.submit(square, 2).result(PATIENCE_S), 4)
 
     def test_a_server_that_is_not_trines(self):
-        stranger = Stranger()
-        self.addCleanup(stranger.close)
+        stranger = self.opened(Stranger())
         with self.assertRaisesRegex(trine.ServerGone, "is not what the API says"):
             self.executor(stranger.url).submit(square, 1).result(PATIENCE_S)
 
     def test_a_proxy_that_keeps_the_events(self):
-        stranger = Stranger()
-        self.addCleanup(stranger.close)
+        stranger = self.opened(Stranger())
         stranger.keeps_events = True
         with mock.patch.object(_calls, "SILENCE", 0.01), self.assertRaisesRegex(trine.ServerGone, "silent"):
             self.executor(stranger.url, patience=0.01).submit(square, 1).result(PATIENCE_S)
 
     def test_a_server_that_is_gone(self):
-        server = Server()
-        self.addCleanup(server.close)
+        server = self.opened(Server())
         executor = self.executor(server.url, patience=0.2)
         futures = [executor.submit(time.sleep, 600) for _ in range(8)]
         self.until(lambda: any(future.running() for future in futures))

@@ -77,8 +77,7 @@ def many_digits():
 
 class BySource(ServerTest):
     def test_a_server_that_takes_no_pickles(self):
-        server = Server("--python-pickles", "deny")
-        self.addCleanup(server.close)
+        server = self.opened(Server("--python-pickles", "deny"))
         with self.executor(server.url) as executor, self.assertLogs("trine", "WARNING") as logged:
             self.assertEqual(list(executor.map(square, range(5))), [0, 1, 4, 9, 16])
             self.assertEqual(list(executor.map(square, range(5), chunksize=2)), [0, 1, 4, 9, 16])
@@ -104,10 +103,8 @@ class BySource(ServerTest):
                 if module:
                     (packages,) = harness.pathlib.Path(home, name).glob("lib/python*/site-packages")
                     (packages / "cloudpickle.py").write_text(module)
-            server = Server(
-                "--python-interpreters", ",".join(f"{name}={home}/{name}/bin/python" for name in ("bare", "old", "new"))
-            )
-            self.addCleanup(server.close)
+            interpreters = ",".join(f"{name}={home}/{name}/bin/python" for name in ("bare", "old", "new"))
+            server = self.opened(Server("--python-interpreters", interpreters))
             told = self.client(server.url).executors()["python"]["interpreters"]
             there = [each["cloudpickle"] for each in told]
             self.assertEqual(there, [harness.cloudpickle.__version__, None, "0.9.1", "9.0"])

@@ -10,7 +10,7 @@ import unittest
 import urllib.request
 import uuid
 
-from harness import PATIENCE_S, Server, ServerTest, hold, square, submitting
+from harness import PATIENCE_S, Server, ServerTest, hold, hold_first, square, submitting
 
 import trine
 
@@ -41,9 +41,7 @@ class Cancelling(ServerTest):
 
     def test_a_callback_may_raise_what_ends_a_thread(self):
         executor = self.executor()
-        gate, batches = hold(self, executor)
-        executor.submit(square, 1)
-        self.until(lambda: batches)
+        gate, _ = hold_first(self, executor)
         pending = executor.submit(square, 2)
         pending.add_done_callback(lambda future: sys.exit(3))
         self.assertRaises(SystemExit, pending.cancel)
@@ -118,8 +116,7 @@ class Cancelling(ServerTest):
         self.assertEqual(executor.submit(square, 3).result(PATIENCE_S), 9)
 
     def test_calls_that_the_server_has_no_room_for(self):
-        server = Server("--max-waiting", "1")
-        self.addCleanup(server.close)
+        server = self.opened(Server("--max-waiting", "1"))
         client = self.client(server.url)
         idle = {"type": "python", "source": "def main():\n    pass\n"}
         first = client.submit(idle, bound="cpu", executor="threads", delay_ms=600_000)
@@ -141,8 +138,7 @@ class Cancelling(ServerTest):
         self.assertEqual(two.result(PATIENCE_S), 4)
 
     def test_calls_come_as_there_is_room_for_them(self):
-        server = Server("--max-waiting", "10")
-        self.addCleanup(server.close)
+        server = self.opened(Server("--max-waiting", "10"))
         executor = self.executor(server.url, executor="threads")
         later = executor.with_options(delay_ms=600_000)
         waiting = [later.submit(square, n) for n in range(6)]
@@ -196,8 +192,7 @@ class Cancelling(ServerTest):
                 room.set()
                 self.assertEqual([future.result(PATIENCE_S) for future in futures], [4, 9])
                 self.assertEqual(futures[0].job_id, job["id"])
-                jobs = self.client().jobs(tags={"trine-executor": executor._engine._jobs.name})
-                self.assertEqual(len(list(jobs)), 2)
+                self.assertEqual(len(self.jobs_of(executor)), 2)
 
     def test_a_batch_that_may_have_been_accepted_is_sent_again_whole_or_not_at_all(self):
         for how in ("one", "all", "shutdown"):
@@ -206,9 +201,7 @@ class Cancelling(ServerTest):
                 engine, later = executor._engine, executor.with_options(delay_ms=600_000)
                 make = engine._connections.request
                 keys, late, room = self.away_then_full(executor, of=2)  # the two that wait for one
-                gate, batches = hold(self, executor)
-                executor.submit(square, 1)
-                self.until(lambda: batches)  # noqa: B023
+                gate, _ = hold_first(self, executor)
                 one, two = later.submit(square, 2), executor.submit(square, 3)
                 gate.set()
                 self.until(lambda: len(keys) > 2)  # noqa: B023
@@ -223,12 +216,11 @@ class Cancelling(ServerTest):
                     room.set()
                     self.assertEqual(two.result(PATIENCE_S), 9)
                     self.assertEqual(len(set(keys)), 1)
-                    self.assertEqual(len(list(self.client().jobs(tags={"trine-executor": engine._jobs.name}))), 3)
+                    self.assertEqual(len(self.jobs_of(executor)), 3)
                 self.until(one.cancelled)
 
     def test_a_call_for_which_there_is_no_connection(self):
-        server = Server()
-        self.addCleanup(server.close)
+        server = self.opened(Server())
         executor, tries = self.executor(server.url, patience=600), []
         self.assertEqual(executor.submit(square, 1).result(PATIENCE_S), 1)
         submitting(executor, lambda make, request: (tries.append(request), make(request))[1])
@@ -240,8 +232,7 @@ class Cancelling(ServerTest):
         self.assertEqual(futures[1].result(PATIENCE_S), 9)
 
     def test_a_key_that_may_not_cancel(self):
-        server = Server()
-        self.addCleanup(server.close)
+        server = self.opened(Server())
         admin = self.client(server.url, key=self.client(server.url).create_key("admin", ["admin"]).key)
         key = admin.create_key("ci", ["submit", "read"]).key
         executor = self.executor(server.url, key=key, delay_ms=600_000)

@@ -11,7 +11,7 @@ import unittest
 import weakref
 from collections import deque
 
-from harness import PATIENCE_S, ServerTest, hold, square
+from harness import PATIENCE_S, ServerTest, hold, hold_first, square
 
 import trine
 from trine.executor import _values
@@ -98,9 +98,7 @@ class Ends(ServerTest):
 
     def test_a_callback_in_a_thread_that_cancels_waits_for_the_end(self):
         executor = self.executor()
-        gate, batches = hold(self, executor)
-        future = executor.submit(square, 1)
-        self.until(lambda: batches)
+        gate, future = hold_first(self, executor)
         pending = executor.submit(square, 2)
         pending.add_done_callback(lambda _: gate.set() or executor.shutdown())
         self.assertTrue(self.in_time(pending.cancel))

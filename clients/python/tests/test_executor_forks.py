@@ -22,8 +22,7 @@ class Forks(ServerTest):
         return process.exitcode == 0
 
     def test_two_processes_share_no_connection(self):
-        proxy = Proxy(self.url)
-        self.addCleanup(proxy.close)
+        proxy = self.opened(Proxy(self.url))
         client = self.client(proxy.url)
         self.assertTrue(client.healthy())
         self.assertTrue(self.in_a_child(client.healthy))

@@ -5,7 +5,7 @@ import gc
 import time
 import unittest
 
-from harness import PATIENCE_S, ServerTest, hold, square, submitting
+from harness import PATIENCE_S, ServerTest, hold, hold_first, square, submitting
 
 import trine
 from trine._future import Call
@@ -49,9 +49,7 @@ class Order(ServerTest):
     def test_after_one_that_never_becomes_a_job(self):
         executor = self.executor()
         lost = [executor.submit(square, (n for n in ())), executor.with_options(priority=1000).submit(square, 1)]
-        gate, batches = hold(self, executor)
-        executor.submit(square, 1)
-        self.until(lambda: batches)
+        gate, _ = hold_first(self, executor)
         lost.append(executor.submit(square, 2))
 
         def after(**rule):
@@ -71,9 +69,7 @@ class Order(ServerTest):
     def test_after_a_call_of_another_executor(self):
         executor = self.executor()
         other = self.executor(bound="io", executor="threads")
-        gate, batches = hold(self, other)
-        first = other.submit(square, 2)
-        self.until(lambda: batches)
+        gate, first = hold_first(self, other)
         second = executor.with_options(after=[first]).submit(square, 3)
         self.assertEqual(executor.submit(square, 4).result(PATIENCE_S), 16)  # it holds up none of the others
         self.assertIsNone(second.job_id)
@@ -83,15 +79,13 @@ class Order(ServerTest):
 
     def test_what_waits_for_another_call_can_be_cancelled(self):
         executor, other = self.executor(), self.executor()
-        gate, batches = hold(self, other)
-        first = other.submit(square, 2)
-        self.until(lambda: batches)
+        gate, first = hold_first(self, other)
         calls = [executor.with_options(after=[first]).submit(square, n) for n in range(3)]
         self.assertTrue(calls[0].cancel())
         self.in_time(executor.shutdown, cancel_futures=True)
         self.assertTrue(all(call.cancelled() for call in calls))
         gate.set()
-        self.assertEqual(first.result(PATIENCE_S), 4)
+        self.assertEqual(first.result(PATIENCE_S), 1)
 
     def test_a_batch_that_the_server_has_no_room_for_keeps_the_order(self):
         executor = self.executor()

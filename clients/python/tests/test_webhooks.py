@@ -1,43 +1,31 @@
 """What clients are told of webhooks, with a real receiver."""
 
-import http.server
-import threading
 import unittest
 
-from harness import Server, ServerTest, every, until, with_both
+from harness import HttpServer, Quiet, Server, ServerTest, every, until, with_both
 
 SLEEP = {"type": "sleep", "ms": 0}
 
 
-class Receiver(http.server.ThreadingHTTPServer):
+class Receiver(HttpServer):
     """Answers with what it is told to; without anything, that it is not there any more."""
 
     def __init__(self):
-        super().__init__(("127.0.0.1", 0), self.Handler)
+        super().__init__()
+        self.url += "/hook"
         self.answers = []
-        self.url = f"http://127.0.0.1:{self.server_port}/hook"
-        threading.Thread(target=self.serve_forever, daemon=True).start()
 
-    class Handler(http.server.BaseHTTPRequestHandler):
+    class Handler(Quiet):
         def do_POST(self):
             self.rfile.read(int(self.headers["Content-Length"]))
             self.send_response(self.server.answers.pop(0) if self.server.answers else 410)
             self.end_headers()
 
-        def log_message(self, *_):
-            pass
-
-    def close(self):
-        self.shutdown()
-        self.server_close()
-
 
 class Webhooks(ServerTest, unittest.IsolatedAsyncioTestCase):
     def setUp(self):
-        self.server = Server("--http-allow", "127.0.0.1", "--webhook-backoff-ms", "1")
-        self.addCleanup(self.server.close)
-        self.receiver = Receiver()
-        self.addCleanup(self.receiver.close)
+        self.server = self.opened(Server("--http-allow", "127.0.0.1", "--webhook-backoff-ms", "1"))
+        self.receiver = self.opened(Receiver())
 
     @with_both
     async def test_a_message_that_comes_and_comes_again(self, connect):
