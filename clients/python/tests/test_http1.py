@@ -9,7 +9,8 @@ from unittest import mock
 import harness  # noqa: F401
 
 from trine._following import Follower
-from trine._http1 import Request, Response, Server
+from trine._http1 import Request, Response
+from trine._server import Server
 from trine._sse import Decoder
 from trine.errors import Malformed, ProblemError
 

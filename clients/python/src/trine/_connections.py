@@ -12,7 +12,8 @@ import weakref
 from types import TracebackType
 from typing import Optional
 
-from ._http1 import Request, Response, Server
+from ._http1 import Request, Response
+from ._server import Server
 from .errors import NoConnection, ServerSilent, ServerUnreachable
 
 RECEIVE = 1 << 18  # bytes at once

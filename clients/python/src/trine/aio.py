@@ -15,7 +15,7 @@ from . import _calls
 from ._aio_connections import Connections
 from ._calls import Operation
 from ._following import FIRST_WAIT, Follower, Patience
-from ._http1 import Server, checked
+from ._server import Server, checked
 from .errors import TrineError
 from .model import (
     Accepted,

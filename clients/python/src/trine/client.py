@@ -16,7 +16,7 @@ from . import _calls
 from ._calls import Operation
 from ._connections import Connections
 from ._following import FIRST_WAIT, Follower, Patience
-from ._http1 import Server, checked
+from ._server import Server, checked
 from .errors import TrineError
 from .model import (
     Accepted,

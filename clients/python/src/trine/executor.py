@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Callable, Literal, Optional, TypeVar, Uni
 from ._connections import Connections
 from ._engine import Engine
 from ._future import JobFuture
-from ._http1 import Server, checked
 from ._part import Part
+from ._server import Server, checked
 from ._travel import in_chunks
 from .model import Bound, Choice, Routing
 from .options import CallOptions
