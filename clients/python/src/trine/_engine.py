@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any, Callable, Optional, TypeVar
 
 from . import _calls
 from ._connections import Connections, Stream
-from ._following import FIRST_WAIT, FOR_NOW, LOGGER, Patience
 from ._future import ACCEPTED, CANCELLED, ENDED, PENDING, QUEUED, RUNNING, SENDING, Batch, Call, JobFuture
 from ._interpreter import engines, is_exiting
 from ._jobs import WAITING, Beginning, Jobs
 from ._outcome import NEVER_RAN, ended_job, never_ran, outcome
+from ._patience import FIRST_WAIT, FOR_NOW, LOGGER, Patience
 from ._sse import Message
 from ._ways import Ways
 from .errors import CannotTravel, JobLost, NoConnection, ProblemError, ServerGone, TrineError

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Callable
 
 from . import _calls
-from ._following import LOGGER
 from ._future import Call
+from ._patience import LOGGER
 from ._travel import ByPickle, BySource, Way, bulk, travelling, why_unread
 from .errors import ProblemError, TrineError
 

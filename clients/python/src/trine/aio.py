@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Callable, Literal, Optional, TypeVar, Uni
 from . import _calls
 from ._aio_connections import Connections
 from ._calls import Operation
-from ._following import FIRST_WAIT, Follower, Patience
+from ._following import Follower
+from ._patience import FIRST_WAIT, Patience
 from ._server import Server, checked
 from .errors import TrineError
 from .model import (
