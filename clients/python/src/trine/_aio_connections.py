@@ -1,4 +1,7 @@
-"""The same for asyncio. A connection is used on the event loop that it was made on."""
+"""Connections to one server for asyncio, as `_connections` has them for threads.
+
+Each is used on the event loop that it was made on.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What the server tells, as immutable objects. Fields that this version does not know are in `raw`."""
+"""What the server tells, as immutable objects. Jobs, results, events, functions, schedules and comparisons have a `raw`, in which
+is all that was told of them, also what this version does not know.
+"""
 
 from __future__ import annotations
 
