@@ -9,7 +9,7 @@ import unittest
 import harness
 from harness import PATIENCE_S, Proxy, ServerTest, square
 
-from trine import _travel
+from trine import _pickler, _travel
 
 
 class Forks(ServerTest):
@@ -61,7 +61,7 @@ class Forks(ServerTest):
         held, forking = threading.Event(), threading.get_ident()
 
         def registers():
-            with _travel._registering:
+            with _pickler._registering:
                 held.set()
                 self.until(lambda: sys._current_frames()[forking].f_code.co_name == "_launch")  # where it forks
 

@@ -28,8 +28,10 @@ from unittest import mock
 
 import harness
 
+from trine._chunks import in_chunks
+from trine._pickler import unpickled
 from trine._references import Changeable, installed
-from trine._travel import ByPickle, BySource, in_chunks, unpickled
+from trine._travel import ByPickle, BySource
 from trine.errors import CannotTravel
 
 FIVE = 5

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from concurrent.futures import CancelledError
 from typing import Any, Optional
 
-from ._travel import Way, unpickled
+from ._pickler import unpickled
+from ._travel import Way
 from .errors import CannotTravel, JobError, JobLost, JobTimeout, RemoteError, RemoteTraceback
 
 NEVER_RAN = {"state": "cancelled"}  # what would be told of a job that was cancelled while it waited

@@ -4,32 +4,26 @@ from __future__ import annotations
 
 import binascii
 import contextlib
-import copyreg
-import functools
 import inspect
-import io
 import json
-import os
 import pickle
 import re
 import sys
-import threading
-import typing
 import weakref
 from collections.abc import Mapping, Sequence
-from enum import Enum, Flag
-from types import BuiltinFunctionType, CodeType, FunctionType, MethodType
+from types import BuiltinFunctionType, FunctionType
 from typing import Any, Callable, Generic, NamedTuple, Optional, Protocol, TypeVar
 
 import cloudpickle  # type: ignore[import-untyped]
 
-from ._references import Changeable, Snapshot, by_name, globals_of, immutable, installed, name_of
+from ._blame import culprit
+from ._chunks import Each
+from ._pickler import PROTOCOL, dumps, unpickled
+from ._references import Changeable, Snapshot, immutable, name_of
 from ._source import Source, source_of
 from .errors import CannotTravel
 
 T = TypeVar("T")
-
-PROTOCOL = 5
 
 
 class Way(Protocol):
@@ -59,30 +53,6 @@ def travelling(
     raise CannotTravel("; ".join(reversed(refusals))) from cause
 
 
-class Each:
-    """A function that is called with each of many arguments in one job; for `map` with a chunk size."""
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self.function = function
-        self.__qualname__ = name_of(function)
-
-    def __call__(self, calls: Sequence[Sequence[Any]]) -> list[Any]:
-        return _each(self.function, calls)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return functools.partial, (_each, self.function)
-
-
-def _each(function: Callable[..., Any], calls: Sequence[Sequence[Any]]) -> list[Any]:
-    return [function(*args) for args in calls]
-
-
-def in_chunks(function: Callable[..., Any]) -> Optional[Each]:
-    """`Each` of a function; None for one whose calls only begin when they are awaited or iterated over."""
-    waits = (inspect.iscoroutinefunction, inspect.isasyncgenfunction, inspect.isgeneratorfunction)
-    return None if any(check(function) for check in waits) else Each(function)
-
-
 class Remembered(Generic[T]):
     """What was made of functions, for as long as they are the same and mean the same."""
 
@@ -107,158 +77,6 @@ class Remembered(Generic[T]):
 
 
 # ---- By pickle -----------------------------------------------------------------------------------------------------------------
-
-
-class Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]
-    """Takes functions and classes of modules that are not installed by value, as cloudpickle does with those of `__main__`."""
-
-    def reducer_override(self, obj: Any) -> Any:
-        if obj is os.environ:
-            return "environ"  # by its name: what this process was told in confidence stays here, and it means the one there
-        if obj is getattr(os, "environb", None):
-            return "environb"
-        if isinstance(obj, CodeType):
-            # Newer versions leave out in which file code is, without which a traceback has no lines.
-            make, parts = self.dispatch_table[CodeType](obj)
-            return make, tuple(obj.co_filename if part == "<dynamic-code>" else part for part in parts)
-        if isinstance(obj, functools._lru_cache_wrapper):
-            # By its name it may not be found there.
-            kept = obj.cache_parameters()
-            parts = obj.__wrapped__, kept["maxsize"], kept["typed"], functools._CacheInfo
-            state = {**vars(obj), "cache_parameters": functools.partial(dict, **kept)}
-            return super().reducer_override(obj) if by_name(obj) else (functools._lru_cache_wrapper, parts, state)
-        if isinstance(obj, (FunctionType, type)):
-            reduced = self._by_value(obj, super().reducer_override)
-            if isinstance(obj, type) and isinstance(reduced, tuple):
-                _gone.add(obj)
-                return _with_members(obj, reduced) if issubclass(obj, Enum) else _with_slots(obj, reduced)
-            return reduced
-        if isinstance(obj, TypeVar):
-            return self._by_value(obj, self.dispatch_table[TypeVar])
-        parts = PARTS.get(type(obj))
-        if parts is not None and not installed(getattr(obj, "__module__", None)):
-            return type(obj), tuple(getattr(obj, part) for part in parts)
-        if type(obj) is functools.cached_property:  # until Python 3.12 it has a lock
-            return type(obj), (obj.func,), {"attrname": obj.attrname}
-        return super().reducer_override(obj)
-
-    @staticmethod
-    def _by_value(obj: Any, reduce: Callable[[Any], Any]) -> Any:
-        name = obj.__module__
-        module = None if name in (None, "__main__") or installed(name) else sys.modules.get(name)
-        if module is None:
-            return reduce(obj)
-        with _registering:
-            if name in cloudpickle.list_registry_pickle_by_value():
-                return reduce(obj)
-            cloudpickle.register_pickle_by_value(module)
-            try:
-                return reduce(obj)
-            finally:
-                cloudpickle.unregister_pickle_by_value(module)
-
-
-# What `typing` makes besides, and pickle would take by its name alone, and the attributes that it is made of.
-PARTS = {
-    kind: parts
-    for name, parts in {
-        "NewType": ("__name__", "__supertype__"),
-        "ParamSpec": ("__name__",),
-        "TypeVarTuple": ("__name__",),
-        "TypeAliasType": ("__name__", "__value__"),
-    }.items()
-    if isinstance(kind := getattr(typing, name, None), type)
-}
-
-
-def _with_slots(made: type, reduced: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Newer cloudpickles leave out `__slots__`: objects there have a `__dict__`, which those of the class here lack."""
-    named_tuple = typing.NamedTuple in vars(made).get("__orig_bases__", ())  # which makes them itself
-    if "__slots__" not in vars(made) or named_tuple:
-        return reduced
-    make, (kind, name, bases, namespace, *more), *state = reduced
-    return make, (kind, name, bases, {**namespace, "__slots__": vars(made)["__slots__"]}, *more), *state
-
-
-def _with_members(made: type[Enum], reduced: tuple[Any, ...]) -> tuple[Any, ...]:
-    """cloudpickle makes the members of an enum anew of their values, without what `__new__` and `__init__` have made of them."""
-    make, (bases, name, qualname, _, module, tracked, *more), (namespace, slots), _, _, set_state = reduced
-    _enums[tracked] = made
-    own = {each: {key: vars(member)[key] for key in vars(member).keys() - OF_ENUMS} for each, member in made.__members__.items()}
-    # Since Python 3.11, flags that are several others have names, and are no members to begin with.
-    members: dict[str, Any] = {str(each.name): each for each in made} if issubclass(made, Flag) else dict(made.__members__)
-    if not members:
-        return reduced  # it is a base of other enums
-    own_init = isinstance(made.__init__, FunctionType) and made.__init__ is not Enum.__init__
-    usual = not own_init and not hasattr(made, "__new_member__") and not any(own.values())
-    try:
-        parts = {each: (member._value_, _plain(member)) for each, member in members.items()}
-    except pickle.PicklingError:
-        if usual:
-            return reduced  # of the values alone it may be made, as by cloudpickle alone
-        raise
-    if usual and len(members) == len(made) and all(plain in ((), (value,)) for value, plain in parts.values()):
-        return reduced  # which is shorter
-    # What needs no other object is there from the beginning: whoever looks at the class as it is made may ask for it.
-    first = {each: {key: value for key, value in attributes.items() if immutable(value)} for each, attributes in own.items()}
-    state = set_state, ({key: value for key, value in namespace.items() if key not in members}, slots), own
-    anew = {"__new__": _member, "__init__": _as_it_is, **{each: (*part, first.get(each, {})) for each, part in parts.items()}}
-    return make, (bases, name, qualname, anew, module, tracked, *more), state, None, None, _set_members
-
-
-OF_ENUMS = {"_name_", "_value_", "__objclass__", "_sort_order_", "_inverted_"}  # what `enum` itself keeps of each member
-
-
-def _plain(member: Enum) -> tuple[Any, ...]:
-    """What a member is beside its attributes: the arguments for the `__new__` of the built-in class below it, such as `int`."""
-    kind, below = type(member), _below(type(member))
-    reduced: Any = object.__reduce_ex__(member, 2)
-    make, args, state, *items = reduced if len(reduced) > 2 else (*reduced, None)
-    if make is copyreg.__newobj__ and state == vars(member) and not any(items):  # type: ignore[attr-defined]
-        return tuple(below.__getnewargs__(member)) if hasattr(below, "__getnewargs__") else ()
-    if make is kind and state in (None, vars(member)) and below is not object and not any(items):
-        return tuple(args)
-    raise pickle.PicklingError(f"members of the enum {kind.__qualname__} are more than attributes and a built-in value")
-
-
-def _below(kind: type) -> Any:
-    """The built-in class below a class, which makes its objects."""
-    return next(base for base in kind.__mro__ if isinstance(vars(base).get("__new__"), BuiltinFunctionType))
-
-
-# These three travel along, and make members there what they are here.
-
-
-def _member(kind: Any, *parts: Any) -> Any:
-    value, plain, attributes = parts[0] if kind._member_type_ is tuple else parts
-    made = _below(kind).__new__(kind, *plain)
-    made._value_ = value
-    vars(made).update(attributes)
-    return made
-
-
-def _as_it_is(member: Any, *parts: Any) -> None:
-    pass
-
-
-def _set_members(made: Any, state: Any) -> None:
-    set_state, of_class, own = state
-    set_state(made, of_class)
-    for name, attributes in own.items():
-        vars(getattr(made, name)).update(attributes)
-
-
-_registering = threading.RLock()
-
-if hasattr(os, "register_at_fork"):
-    # A new process has what another thread had registered, and not the thread that would take it back.
-    os.register_at_fork(before=_registering.acquire, after_in_parent=_registering.release, after_in_child=_registering.release)
-
-
-def dumps(value: Any) -> bytes:
-    file = io.BytesIO()
-    Pickler(file, PROTOCOL).dump(value)
-    return file.getvalue()
 
 
 class Pickled(NamedTuple):
@@ -289,7 +107,7 @@ class ByPickle:
             pickled = self._functions.of(function)
             data = pickled.beginning + _arguments(args, kwargs)[:-1] + b"\x86R."
         except Exception as error:
-            raise CannotTravel(_culprit(function, args, kwargs, error)) from error
+            raise CannotTravel(culprit(function, args, kwargs, error)) from error
         if self._unread is not None and b"cloudpickle" in data:
             raise CannotTravel(f"{name_of(function)} and its arguments can't travel by value in a pickle: {self._unread}")
         return b'{"type":"python","pickle":"' + binascii.b2a_base64(data, newline=False) + pickled.end
@@ -321,107 +139,6 @@ def _arguments(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
     # Most arguments need no more than what the standard library does, which is quicker by far.
     plain = all(map(immutable, args)) and all(map(immutable, kwargs.values()))
     return pickle.dumps((args, kwargs), PROTOCOL) if plain else dumps((args, kwargs))
-
-
-def _culprit(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any], error: Exception) -> str:
-    """Which part of a call can't be pickled."""
-    for what, part in _parts(function, args, kwargs):
-        try:
-            dumps(part)
-        except Exception as found:
-            return f"{name_of(function)}: {what} can't be pickled: {_reason(part, found, [])}"
-    return f"{name_of(function)} and its arguments can't be pickled: {error}"
-
-
-def bulk(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
-    """Which part takes more than half of a call; of a function, which of the things that it refers to. Empty if none does."""
-    found = _bulk(_parts(function, args, kwargs), _size((function, args, kwargs)) // 2, [])
-    return found and f"{name_of(function)}: {found.removeprefix('itself: ')}"
-
-
-def _bulk(parts: list[tuple[str, Any]], half: int, seen: list[Any]) -> str:
-    for what, part in parts:
-        value = _single(part)
-        if any(value is each for each in seen) or _size(part) <= half:
-            continue
-        is_first = not seen
-        seen.append(value)
-        within = [("its object", part.__self__)] if isinstance(part, MethodType) else []
-        inner = _bulk(within + (_references(value) if isinstance(value, FunctionType) else []), half, seen)
-        if inner or is_first or not isinstance(value, FunctionType):  # functions may share what makes each of them large
-            return f"{what}: {inner}" if inner else what
-    return ""
-
-
-def _size(value: Any) -> int:
-    try:
-        return len(dumps(value))
-    except Exception:
-        return 0  # it goes by source
-
-
-def _parts(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """The parts of a call."""
-    parts = [("itself", function)]
-    parts += [(f"argument {place}", value) for place, value in enumerate(args, 1)]
-    return parts + [(f"argument {name!r}", value) for name, value in kwargs.items()]
-
-
-def _single(value: Any) -> Any:
-    """The function that there is in what calls one."""
-    return value.function if type(value) is Each else value.__func__ if type(value) is MethodType else value
-
-
-def _reason(value: Any, error: Exception, outer: list[Any]) -> str:
-    """Why something can't be pickled; of a function, because of which of the things that it refers to."""
-    value = _single(value)
-    outer = [*outer, value]
-    for what, part in _references(value) if isinstance(value, FunctionType) else ():
-        if any(part is each for each in outer):
-            continue
-        try:
-            dumps(part)
-        except Exception as found:
-            return f"{what}: {_reason(part, found, outer)}"
-    return str(error)
-
-
-def _references(function: FunctionType) -> list[tuple[str, Any]]:
-    """What a function refers to, functions after the rest: they may refer to this one in turn."""
-    names = function.__code__.co_varnames[: function.__code__.co_argcount]
-    defaults = dict(zip(reversed(names), reversed(function.__defaults__ or ())))
-    found = [(f"the default of {name!r}", value) for name, value in {**defaults, **(function.__kwdefaults__ or {})}.items()]
-    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or ()):
-        with contextlib.suppress(ValueError):  # nothing yet
-            found.append((f"the variable {name!r} around it", cell.cell_contents))
-    found += [(f"its global {name!r}", value) for name, value in globals_of(function)[0].items()]
-    found.sort(key=lambda each: isinstance(each[1], FunctionType))
-    return found + [(f"its attribute {name!r}", value) for name, value in vars(function).items()]
-
-
-def unpickled(text: str) -> Any:
-    data = binascii.a2b_base64(text)
-    return Unpickler(io.BytesIO(data)).load() if b"cloudpickle" in data else pickle.loads(data)
-
-
-class Unpickler(pickle.Unpickler):
-    """Leaves classes that have gone from here as they are: a value of one brings along what its class was there."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        found = super().find_class(module, name)
-        if not module.startswith("cloudpickle."):
-            return found
-        if name == "_make_skeleton_enum":
-            return lambda *parts: _enums.get(parts[5]) or found(*parts)
-        if name == "_class_setstate":
-            return lambda made, state: made if made in _gone else found(made, state)
-        return found
-
-
-_gone: weakref.WeakSet[type] = weakref.WeakSet()
-_enums: weakref.WeakValueDictionary[str, type[Enum]] = (
-    weakref.WeakValueDictionary()
-)  # that have gone, by cloudpickle's ids of them
 
 
 # ---- By source -----------------------------------------------------------------------------------------------------------------

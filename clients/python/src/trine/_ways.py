@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Callable
 
 from . import _calls
+from ._blame import bulk
 from ._future import Call
 from ._patience import LOGGER
-from ._travel import ByPickle, BySource, Way, bulk, travelling, why_unread
+from ._travel import ByPickle, BySource, Way, travelling, why_unread
 from .errors import ProblemError, TrineError
 
 BY_SOURCE = "functions travel by source here, and values as JSON, which has no tuples"

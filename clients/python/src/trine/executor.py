@@ -12,12 +12,12 @@ from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Mappin
 from concurrent import futures
 from typing import TYPE_CHECKING, Any, Callable, Literal, Optional, TypeVar, Union, get_args, overload
 
+from ._chunks import in_chunks
 from ._connections import Connections
 from ._engine import Engine
 from ._future import JobFuture
 from ._part import Part
 from ._server import Server, checked
-from ._travel import in_chunks
 from .model import Bound, Choice, Routing
 from .options import CallOptions
 
