@@ -13,7 +13,7 @@ if [ "${1:-}" = --check ]; then
   exit
 fi
 
-# Rust's own component or Debian's, which reads what is a little newer than itself, but nothing where it is as old as the one of LLVM 14.
+# Rust's own, or Debian's of LLVM 19 or newer: older ones can't read what this compiler counts.
 profdata=$({ compgen -G "$(rustc --print sysroot)/lib/rustlib/*/bin/llvm-profdata" || compgen -G '/usr/lib/llvm-2?/bin/llvm-profdata' ||
   compgen -G /usr/lib/llvm-19/bin/llvm-profdata; } | sort -V | tail -1) ||
   { echo 'Missing: llvm-profdata, of the component llvm-tools of the Rust toolchain or of the package llvm-19.' >&2; exit 1; }
