@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What many nodes can do with one PostgreSQL: a model of the turns that they take at the row that all go by.
 
-    scripts/claim-path.py                                    the table of docs/scale.md
+    scripts/claim-path.py                                    the table of docs/capacity.md
     scripts/claim-path.py --nodes 30 --offered 2000          one cluster, and so many jobs a second
     scripts/claim-path.py --nodes 1 --clients 64 --measured 4300    the load of a measurement, and how far the model is from it
 
