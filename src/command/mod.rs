@@ -102,7 +102,6 @@ impl Limits {
     pub fn in_sandbox(&self) -> sandbox::Limits {
         sandbox::Limits {
             address_space_bytes: Some(self.memory_bytes.saturating_mul(4)),
-            cpu_seconds: None,
             file_bytes: self.scratch_bytes,
             processes: self.processes,
             memory_bytes: self.memory_bytes,

@@ -79,7 +79,7 @@ fn confine_and_become(program: &Path, arguments: &[OsString]) -> Result<Infallib
     }
     // Last of all: the allocator of this program has taken more than the program may.
     if let Some(bytes) = policy.limits.address_space_bytes {
-        set(Resource::RLIMIT_AS, bytes, bytes)?;
+        set(Resource::RLIMIT_AS, bytes)?;
     }
     Err(ConfineError::Start(program.display().to_string(), command.exec()))
 }
@@ -122,22 +122,16 @@ fn leave_files_behind() -> Result<(), ConfineError> {
 }
 
 fn limit(limits: &Limits) -> Result<(), ConfineError> {
-    set(Resource::RLIMIT_CORE, 0, 0)?;
-    let files = limits.open_files.max(FEWEST_FILES);
-    set(Resource::RLIMIT_NOFILE, files, files)?;
-    set(Resource::RLIMIT_FSIZE, limits.file_bytes, limits.file_bytes)?;
-    if let Some(seconds) = limits.cpu_seconds {
-        // The first ends it with a signal that says why, the second if it does not listen.
-        set(Resource::RLIMIT_CPU, seconds, seconds.saturating_add(1))?;
-    }
-    let tasks = tasks_of_this_user().saturating_add(SPARE_TASKS);
-    set(Resource::RLIMIT_NPROC, tasks, tasks)
+    set(Resource::RLIMIT_CORE, 0)?;
+    set(Resource::RLIMIT_NOFILE, limits.open_files.max(FEWEST_FILES))?;
+    set(Resource::RLIMIT_FSIZE, limits.file_bytes)?;
+    set(Resource::RLIMIT_NPROC, tasks_of_this_user().saturating_add(SPARE_TASKS))
 }
 
 /// Sets a limit, or the one that is in force if that is lower.
-fn set(resource: Resource, soft: u64, hard: u64) -> Result<(), ConfineError> {
+fn set(resource: Resource, limit: u64) -> Result<(), ConfineError> {
     let (_, most) = getrlimit(resource).map_err(ConfineError::Limit)?;
-    setrlimit(resource, soft.min(most), hard.min(most)).map_err(ConfineError::Limit)
+    setrlimit(resource, limit.min(most), limit.min(most)).map_err(ConfineError::Limit)
 }
 
 fn tasks_of_this_user() -> u64 {

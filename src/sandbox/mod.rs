@@ -91,8 +91,6 @@ pub struct Policy {
 pub struct Limits {
     /// Address space of each process, in bytes. The kernel refuses more.
     pub address_space_bytes: Option<u64>,
-    /// CPU time of each process, in seconds. The kernel ends it with SIGXCPU.
-    pub cpu_seconds: Option<u64>,
     /// File descriptors of each process. The kernel refuses more.
     pub open_files: u64,
     /// The longest file that it may write, in bytes. The kernel refuses more, with SIGXFSZ.
@@ -111,7 +109,6 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             address_space_bytes: None,
-            cpu_seconds: None,
             open_files: 256,
             file_bytes: 1 << 30,
             processes: 0,
