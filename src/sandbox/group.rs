@@ -6,6 +6,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::thread;
 use std::time::Duration;
 
 use landlock::PathFd;
@@ -133,8 +134,8 @@ impl Drop for Group {
             self.watched.end();
             kill(self.leader, Signal::SIGKILL);
             let leader = self.leader;
-            // The kernel may take its time to end it.
-            std::thread::spawn(move || collect(leader));
+            // The kernel may take its time to end it. If there is no thread to be had, it is not collected before this program ends.
+            let _ = thread::Builder::new().spawn(move || collect(leader));
         }
     }
 }
