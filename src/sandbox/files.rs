@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, BitFlags, PathBeneath, PathFd, RestrictionStatus, Ruleset, RulesetAttr, RulesetCreated,
-    RulesetCreatedAttr, RulesetError, Scope,
+    ABI, Access, AccessFs, AccessNet, BitFlags, PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr,
+    RulesetError, Scope,
 };
 use nix::unistd::Pid;
 
@@ -54,7 +54,7 @@ const NAMES: [&str; 8] = [
 const DEVICES: [&str; 4] = ["/dev/null", "/dev/zero", "/dev/urandom", "/dev/random"];
 
 /// Confines this thread and all that it starts to the files of the policy.
-pub(super) fn confine(policy: &Policy, program: &Path) -> Result<RestrictionStatus, RulesetError> {
+pub(super) fn confine(policy: &Policy, program: &Path) -> Result<(), RulesetError> {
     let read = AccessFs::from_read(KNOWN);
     // Neither devices nor programs belong there.
     let write = AccessFs::from_all(KNOWN) & !(AccessFs::Execute | AccessFs::MakeChar | AccessFs::MakeBlock);
@@ -80,7 +80,7 @@ pub(super) fn confine(policy: &Policy, program: &Path) -> Result<RestrictionStat
     rules = allow(rules, "/proc/self".as_ref(), AccessFs::ReadFile | AccessFs::ReadDir)?;
     rules = allow(rules, "/proc/self/clear_refs".as_ref(), AccessFs::WriteFile | AccessFs::Truncate)?;
     rules = allow(rules, &policy.scratch, write)?;
-    rules.restrict_self()
+    rules.restrict_self().map(drop)
 }
 
 /// Holds the files of `/proc` that are open to all.
