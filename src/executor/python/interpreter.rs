@@ -76,7 +76,7 @@ impl Interpreter {
         match ask(&path).await {
             Ok(Answer { version: [major, minor, patch], implementation, gil, cloudpickle, executable, folders }) => {
                 if (major, minor) < OLDEST {
-                    let reason = format!("it is Python {major}.{minor}; 3.9 is the oldest that works");
+                    let reason = format!("it is Python {major}.{minor}; {}.{} is the oldest that works", OLDEST.0, OLDEST.1);
                     return Err(InterpreterError { name, path, reason });
                 }
                 let version = format!("{major}.{minor}.{patch}");
