@@ -100,11 +100,11 @@ def structured(error, told, tidy, most_causes):
         text = str(error)
     except BaseException:
         text = "its message can't be had: str() of it fails"
-    frames = [framed(tidy(frame.filename), frame.lineno, frame.name, frame.line) for frame in told.stack[-MOST_FRAMES:]]
+    frames = [frame_of(tidy(frame.filename), frame.lineno, frame.name, frame.line) for frame in told.stack[-MOST_FRAMES:]]
     if isinstance(error, SyntaxError) and error.filename:
         # Who raises it themselves may put in what they like.
         line = error.lineno if isinstance(error.lineno, int) else None
-        frames.append(framed(tidy(str(error.filename)), line, "<module>", str(error.text or "").strip()))
+        frames.append(frame_of(tidy(str(error.filename)), line, "<module>", str(error.text or "").strip()))
     body = {
         "type": cut(tidy(name_of(type(error))), LONGEST_PART),
         "message": cut(tidy(text), LONGEST_TEXT),
@@ -167,7 +167,7 @@ def copied(part):
     return from_text(text)[0] if len(text) <= LONGEST_TEXT else None
 
 
-def framed(file, line, function, code):
+def frame_of(file, line, function, code):
     """A frame. Each part may be as long as users make it."""
     file, function, code = (cut(part, LONGEST_PART) for part in (file, function, code or ""))
     return {"file": file, "line": line, "function": function, "code": code or None}
