@@ -83,6 +83,11 @@ impl Ran {
         Self { outcome: Outcome::Error(failure), reading: Reading::default(), crashed: None, begun: true }
     }
 
+    /// One that failed since its process died under it.
+    pub fn crashed(pid: u32, failure: Failure) -> Self {
+        Self { crashed: Some(pid), ..Self::failed(failure) }
+    }
+
     /// One whose work has surely not begun.
     pub fn unbegun(why: &str) -> Self {
         Self { begun: false, ..Self::failed(Failure::error(why)) }
@@ -97,11 +102,6 @@ impl Ran {
             }
         }
         self
-    }
-
-    /// The same of one whose process died under it.
-    pub fn crashed(pid: u32, failure: Failure) -> Self {
-        Self { crashed: Some(pid), ..Self::failed(failure) }
     }
 }
 
