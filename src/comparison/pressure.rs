@@ -58,7 +58,7 @@ fn ours_us() -> u64 {
 pub(super) fn runners(dispatcher: &Dispatcher, queue: Queue, interpreter: Option<&str>) -> (Option<u64>, u32) {
     let mut workers = dispatcher.executors().workers(queue);
     workers.retain(|worker| interpreter.is_none() || worker.interpreter.as_deref() == interpreter);
-    let held: Vec<u64> = workers.iter().filter_map(|worker| crate::measure::machine::proportional_bytes(worker.pid)).collect();
+    let held: Vec<u64> = workers.iter().filter_map(|worker| crate::measure::memory::proportional_bytes(worker.pid)).collect();
     let count = u32::try_from(workers.len()).unwrap_or(u32::MAX);
     ((!workers.is_empty() && held.len() == workers.len()).then(|| held.iter().sum()), count)
 }

@@ -4,12 +4,14 @@ use std::collections::HashMap;
 use std::fs;
 use std::time::Duration;
 
+use super::run_delay::delay_in;
+
 /// The delays of threads of this process, looked at every so often: a thread that has ended can't be asked any more, so what it was
 /// delayed after the last look is not known.
 #[derive(Debug, Default)]
 pub struct Helpers {
-    /// By thread: the delay at the first look and at the latest, in nanoseconds.
-    seen: HashMap<i32, (u64, u64)>,
+    /// By thread: the delay at the first look and at the latest.
+    seen: HashMap<i32, (Duration, Duration)>,
 }
 
 impl Helpers {
@@ -18,9 +20,8 @@ impl Helpers {
         let Ok(threads) = fs::read_dir("/proc/self/task") else { return };
         let ids = threads.flatten().filter_map(|thread| thread.file_name().to_str()?.parse().ok());
         for id in ids.filter(|id| !except.contains(id)) {
-            let delay = fs::read_to_string(format!("/proc/self/task/{id}/schedstat"));
-            let delay = delay.ok().and_then(|text| text.split_ascii_whitespace().nth(1)?.parse().ok());
-            if let Some(delay) = delay {
+            let text = fs::read_to_string(format!("/proc/self/task/{id}/schedstat"));
+            if let Some(delay) = text.ok().and_then(|text| delay_in(&text)) {
                 self.seen.entry(id).and_modify(|(_, latest)| *latest = delay).or_insert((delay, delay));
             }
         }
@@ -28,6 +29,6 @@ impl Helpers {
 
     /// How long they could have run and had no core, all together, at least.
     pub fn core_wait(&self) -> Duration {
-        Duration::from_nanos(self.seen.values().map(|(first, latest)| latest.saturating_sub(*first)).sum())
+        self.seen.values().map(|(first, latest)| latest.saturating_sub(*first)).sum()
     }
 }

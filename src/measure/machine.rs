@@ -75,15 +75,6 @@ fn fields(pid: u32) -> Option<impl Iterator<Item = String>> {
     Some(fields.into_iter())
 }
 
-/// What a process holds in memory, in bytes: its own pages, and its proportional share of those that it shares with others
-/// (`Pss` of `proc_pid_smaps_rollup(5)`).
-pub fn proportional_bytes(pid: u32) -> Option<u64> {
-    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib * 1024)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -96,7 +87,6 @@ mod tests {
         let ticks = Ticks::parse("cpu  10 1 5 100 4 0 1 2 0 0\ncpu0 …").unwrap();
         assert_eq!(ticks, Ticks { cores: 1, all: 123, busy: 17, stolen: 2 });
         assert!(Ticks::now().unwrap().all > 0 && Ticks::parse("intr 1").is_none());
-        assert!(proportional_bytes(std::process::id()).unwrap() > 1 << 20);
     }
 
     #[test]

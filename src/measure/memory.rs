@@ -17,6 +17,12 @@ pub fn resident_bytes(process: impl fmt::Display) -> Option<u64> {
     kib(&status(process)?, "VmRSS:")
 }
 
+/// What a process holds, in bytes: its own pages, and its proportional share of those that it shares with others
+/// (`Pss` of `proc_pid_smaps_rollup(5)`).
+pub fn proportional_bytes(pid: u32) -> Option<u64> {
+    kib(&fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?, "Pss:")
+}
+
 fn status(process: impl fmt::Display) -> Option<String> {
     let text = fs::read(format!("/proc/{process}/status")).ok()?;
     // Its name may be anything, also no text.
@@ -40,6 +46,11 @@ fn kib(text: &str, name: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn this_process_has_a_share_of_its_own() {
+        assert!(proportional_bytes(std::process::id()).unwrap() > 1 << 20);
+    }
 
     #[test]
     fn the_peak_comes_down_after_a_reset() {

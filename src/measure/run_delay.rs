@@ -37,7 +37,11 @@ pub(super) fn new_run_delay() -> Duration {
 fn read(file: &File) -> Option<Duration> {
     let mut text = [0; 64];
     let length = file.read_at(&mut text, 0).ok()?;
-    let text = std::str::from_utf8(&text[..length]).ok()?;
+    delay_in(std::str::from_utf8(&text[..length]).ok()?)
+}
+
+/// How long a thread has been ready to run without running, as its `schedstat` says.
+pub(super) fn delay_in(text: &str) -> Option<Duration> {
     text.split_ascii_whitespace().nth(1)?.parse().ok().map(Duration::from_nanos)
 }
 
