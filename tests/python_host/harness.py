@@ -27,7 +27,7 @@ class Host:
         self.mode = mode
         self.socket, theirs = socket.socketpair()
         command = [sys.executable, "-I", "-u", os.path.join(HOST, "__main__.py"), mode]
-        self.process = subprocess.Popen(command, stdin=theirs, stderr=subprocess.PIPE)
+        self.process = subprocess.Popen(command, stdin=theirs, stderr=subprocess.PIPE, cwd=cwd)
         theirs.close()
         self.socket.settimeout(PATIENCE_S)
         self.buffer = bytearray()
@@ -38,7 +38,7 @@ class Host:
         self.pongs = 0
         self.progress = collections.defaultdict(list)
         self.logs = collections.defaultdict(list)
-        setup = {"threads": threads, "max_output_bytes": max_output_bytes, "max_log_bytes": max_log_bytes, "cwd": cwd, **confined}
+        setup = {"threads": threads, "max_output_bytes": max_output_bytes, "max_log_bytes": max_log_bytes, **confined}
         self.send({"setup": setup})
         self.ready = None
         try:

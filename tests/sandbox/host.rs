@@ -58,10 +58,7 @@ async fn each_mode_of_the_host_works_in_the_sandbox() {
         let mut group = bench.spawn(&mut command);
         drop(command);
         let scratch: &Path = bench.scratch.path();
-        send(
-            &mut socket,
-            &json!({"setup": {"threads": 4, "max_output_bytes": 1 << 20, "max_log_bytes": 1 << 20, "cwd": scratch}}),
-        );
+        send(&mut socket, &json!({"setup": {"threads": 4, "max_output_bytes": 1 << 20, "max_log_bytes": 1 << 20}}));
         receive(&mut socket, "ready");
         for (id, entrypoint, output) in [(1, "main", json!(49)), (2, "waits", json!(8))] {
             let code = json!({"sha": "abc", "source": if id == 1 { json!(SOURCE) } else { json!(null) }, "zip": null, "entrypoint": entrypoint});

@@ -140,10 +140,9 @@ impl pool::Worker for Arc<Host> {
             retired: AtomicBool::new(false),
             end,
         };
-        let cwd = policy.scratch.to_str();
         let (max_output_bytes, max_log_bytes) = (settings.max_output_bytes, settings.max_log_bytes);
         let (confined, network) = (settings.sandbox.confines(), key.network);
-        host.say(&ToHost::Setup(Setup { threads: settings.threads, max_output_bytes, max_log_bytes, cwd, confined, network }));
+        host.say(&ToHost::Setup(Setup { threads: settings.threads, max_output_bytes, max_log_bytes, confined, network }));
         match tokio::time::timeout(START, is_ready).await {
             Ok(Ok(())) => Ok(Arc::new(host)),
             Ok(Err(_)) => Err(StartError::Died(host.calls.gone().map_or_else(|| "ended".into(), |gone| gone.how))),

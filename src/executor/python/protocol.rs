@@ -36,7 +36,7 @@ pub(super) const LONGEST: usize = 64 << 20;
 #[serde(rename_all = "snake_case")]
 pub(super) enum ToHost<'a> {
     /// Said once, first.
-    Setup(Setup<'a>),
+    Setup(Setup),
     /// Run this.
     Run(Run<'a>),
     /// End this early.
@@ -48,11 +48,10 @@ pub(super) enum ToHost<'a> {
 }
 
 #[derive(Serialize)]
-pub(super) struct Setup<'a> {
+pub(super) struct Setup {
     pub(super) threads: usize,
     pub(super) max_output_bytes: usize,
     pub(super) max_log_bytes: usize,
-    pub(super) cwd: Option<&'a str>,
     /// Whether the sandbox confines it, and if so, whether it may use the network all the same.
     pub(super) confined: bool,
     pub(super) network: bool,

@@ -52,8 +52,6 @@ class Host:
         self.threads = setup["threads"]
         self.max_output_bytes = setup["max_output_bytes"]
         self.max_log_bytes = setup["max_log_bytes"]
-        if setup.get("cwd") is not None:
-            os.chdir(setup["cwd"])
         self.artifacts = os.path.join(os.getcwd(), "artifacts")
         self.prepare()
         self.nobody = Log(self.channel, None, self.max_log_bytes)
