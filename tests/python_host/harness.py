@@ -40,7 +40,7 @@ class Host:
         self.logs = collections.defaultdict(list)
         setup = {"threads": threads, "max_output_bytes": max_output_bytes, "max_log_bytes": max_log_bytes, **confined}
         self.send({"setup": setup})
-        self.ready = None
+        self.ready = False
         try:
             self.until(lambda: self.ready)
         except BaseException:
@@ -67,7 +67,7 @@ class Host:
         ((kind, body),) = json.loads(self.buffer[4:end]).items()
         del self.buffer[:end]
         if kind == "ready":
-            self.ready = body
+            self.ready = True
         elif kind == "done":
             assert body["id"] not in self.done, body
             self.done[body["id"]] = body

@@ -98,7 +98,6 @@ class Measuring(HostTest):
         self.assertLessEqual(before_us, measured["started_at_us"])
         self.assertLess(measured["started_at_us"] + US, time.time_ns() // 1000 + 1)
         self.assertGreaterEqual(measured["wall_us"], US)
-        self.assertGreater(measured["load_us"], 0)
 
     @in_each()
     def test_cpu_time_of_work_and_of_waiting(self, host):
@@ -244,15 +243,16 @@ class Measuring(HostTest):
 
     @in_each("threads")
     def test_who_has_the_lock_keeps_it_while_he_has_no_core(self, host):
-        if host.ready["gil"] is not False:
+        if host.call("def main(): pass")["measured"]["gil"]:
             with self.busy_machine():
                 computed, own = self.at_once(host, "cpu", MS)
             self.assertGreater(computed, own)
 
     @in_each("async")
     def test_helper_threads_wait_for_the_lock_as_well(self, host):
-        self.assertIsNone(self.measure(host, "await_")["gil_wait_us"])
-        if host.ready["gil"] is not False:
+        measured = self.measure(host, "await_")
+        self.assertIsNone(measured["gil_wait_us"])
+        if measured["gil"]:
             for entrypoint in ("helped", "pooled", "threads"):
                 computed, own = self.at_once(host, entrypoint, MS / 4)
                 self.assertGreater(computed, own, entrypoint)

@@ -18,7 +18,7 @@ from .library import Library
 from .logs import Capture, Log, Stream
 from .messages import as_json, framed, message, plain
 from .pickles import Functions, as_pickle, pickled_error
-from .usage import gil_enabled, thread_usage
+from .usage import thread_usage
 
 FAILED = b'"error":'  # so a `done` with an exception goes on
 
@@ -60,15 +60,8 @@ class Host:
         self.capture = Capture(self.channel.sock, self.nobody, self.tick)
         self.capture.start()
         self.take_signals()
-        ready = {
-            "pid": os.getpid(),
-            "version": ".".join(map(str, sys.version_info[:3])),
-            "implementation": sys.implementation.name,
-            "gil": gil_enabled(),
-            "free_threaded_build": "t" in sys.abiflags,
-        }
         gc.freeze()  # what is here by now stays, so the collector need not look at it each time
-        self.channel.send(message("ready", ready))
+        self.channel.send(message("ready", {}))
         self.serve()
 
     def prepare(self):

@@ -15,7 +15,7 @@ from .usage import DELAY, gil_enabled, thread_usage
 NULL = b"null"
 GIL = {True: b"true", False: b"false", None: NULL}
 ALWAYS = (
-    b'"measured":{"began_ns":%d,"started_at_us":%d,"wall_us":%d,"load_us":%d,"cpu_user_us":%d,"cpu_system_us":%d,'
+    b'"measured":{"began_ns":%d,"started_at_us":%d,"wall_us":%d,"cpu_user_us":%d,"cpu_system_us":%d,'
     b'"ctx_voluntary":%d,"ctx_involuntary":%d,"gil":%b,"max_rss_bytes":%b,"core_wait_us":%b,"gil_wait_us":%b,'
 )
 LOOP = b'"polls":%d,"longest_poll_us":%d,"loop_wait_us":%d,"longest_hold_us":%d,"held_jobs":%b}'
@@ -233,7 +233,6 @@ class Meter:
             began_ns,
             self.began_us,
             (self.ended_ns - began_ns) // 1000,
-            (self.loaded_ns - began_ns) // 1000,
             cpu_us - system_us,
             system_us,
             voluntary,
