@@ -14,8 +14,8 @@ use tower::{Service, ServiceExt};
 
 use crate::clock::{Monotonic, micros};
 use crate::executor::{Attempt, Executors, Measured, Slot, Stack};
-use crate::job::{JobId, Outcome, Queue, Spec, Timing};
-use crate::workload::{Reporter, Stop, StopReason};
+use crate::job::{Outcome, Queue, Spec, Timing};
+use crate::workload::{Stop, StopReason};
 
 /// How often the bystander wants something.
 const PACE: Duration = Duration::from_millis(10);
@@ -86,19 +86,8 @@ impl Place {
     async fn run(&self, spec: &Spec, deadline: Option<Duration>, stop: &Stop, slot: Slot) -> Option<Measured> {
         // A stop of its own: that it has run for too long is said to this one alone.
         let own = Stop::default();
-        let attempt = Attempt {
-            job: JobId::new(),
-            number: 1,
-            workload: spec.clone(),
-            deadline,
-            queued_for: Duration::ZERO,
-            claimed: Monotonic::now(),
-            // They would be of no job; and keeping them is no part of the work.
-            keeps_files: false,
-            stop: own.clone(),
-            reporter: Reporter::default(),
-            slot,
-        };
+        // Its files would be of no job; and keeping them is no part of the work.
+        let attempt = Attempt { deadline, stop: own.clone(), slot, ..Attempt::alone(spec.clone()) };
         let mut stack = self.stack.clone();
         let mut running = self.home.spawn(async move {
             match stack.ready().await {

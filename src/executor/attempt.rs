@@ -37,6 +37,24 @@ pub struct Attempt {
     pub slot: Slot,
 }
 
+impl Attempt {
+    /// One of a job that is not in the store: the first, claimed now, without a deadline; its files are not kept.
+    pub fn alone(workload: Spec) -> Self {
+        Self {
+            job: JobId::new(),
+            number: 1,
+            workload,
+            deadline: None,
+            queued_for: Duration::ZERO,
+            claimed: Monotonic::now(),
+            keeps_files: false,
+            stop: Stop::default(),
+            reporter: Reporter::default(),
+            slot: Slot::default(),
+        }
+    }
+}
+
 /// What an executor says of an attempt that has ended: how, and what was measured where it ran.
 #[derive(Debug)]
 pub struct Ran {

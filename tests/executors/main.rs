@@ -15,10 +15,9 @@ use libtest_mimic::{Arguments, Trial};
 use serde_json::Value;
 use tower::{Service, ServiceExt};
 use trine::artifact::{ArtifactPlace, Artifacts};
-use trine::clock::Monotonic;
 use trine::executor::processes::{ProcessSettings, child};
 use trine::executor::python::{Interpreter, PythonSettings};
-use trine::executor::{Attempt, CommandSettings, ExecutorSettings, Executors, Measured, Slot};
+use trine::executor::{Attempt, CommandSettings, ExecutorSettings, Executors, Measured};
 use trine::job::{Bound, Executor, Outcome, Queue, Runtime, Spec};
 use trine::outbound::{OutboundSettings, Rules};
 use trine::sandbox::{Mode, Sandbox};
@@ -138,18 +137,8 @@ impl Bench {
         stop: Stop,
         reporter: Reporter,
     ) -> Measured {
-        let attempt = Attempt {
-            job: trine::job::JobId::new(),
-            number: 1,
-            workload: spec(&workload),
-            deadline,
-            queued_for: Duration::from_micros(17),
-            claimed: Monotonic::now(),
-            keeps_files: true,
-            stop,
-            reporter,
-            slot: Slot::default(),
-        };
+        let queued_for = Duration::from_micros(17);
+        let attempt = Attempt { deadline, queued_for, keeps_files: true, stop, reporter, ..Attempt::alone(spec(&workload)) };
         let mut stack = self.executors.stack(queue);
         let running = self.executors.home(queue).spawn(async move { stack.ready().await.unwrap().call(attempt).await.unwrap() });
         tokio::time::timeout(PATIENCE, running).await.expect("the attempt to end").unwrap()

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
+use trine::executor::{Attempt, Slot};
 use trine::job::{Executor, FailureKind, Queue, Runtime};
 use trine::workload::{Stop, StopReason};
 
 use crate::workers::until;
-use crate::{Bench, PATIENCE, failure, output, trial};
+use crate::{Bench, PATIENCE, failure, output, spec, trial};
 
 /// A primes count that takes minutes, but listens.
 fn long() -> Value {
@@ -75,18 +76,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("a_deadline_inline_counts_from_when_the_thread_comes_to_it", |bench| async move {
             let inline = bench.executors.inline().unwrap();
             let run = || {
-                let attempt = trine::executor::Attempt {
-                    job: trine::job::JobId::new(),
-                    number: 1,
-                    reporter: trine::workload::Reporter::default(),
-                    workload: crate::spec(&json!({"type": "sleep", "ms": 600_000})),
-                    deadline: Some(Duration::from_millis(50)),
-                    queued_for: Duration::ZERO,
-                    claimed: trine::clock::Monotonic::now(),
-                    keeps_files: true,
-                    stop: Stop::default(),
-                    slot: trine::executor::Slot::default(),
-                };
+                let sleep = Attempt::alone(spec(&json!({"type": "sleep", "ms": 600_000})));
+                let attempt = Attempt { deadline: Some(Duration::from_millis(50)), ..sleep };
                 tower::Service::call(&mut inline.clone(), attempt)
             };
             let (first, second) = tokio::join!(run(), run());
@@ -118,18 +109,9 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("a_thread_that_does_not_listen_is_left_behind_and_keeps_its_slot", |bench| async move {
             let deaf = Deaf::new(&bench);
             let slots = std::sync::Arc::new(tokio::sync::Semaphore::new(1));
-            let attempt = trine::executor::Attempt {
-                job: trine::job::JobId::new(),
-                number: 1,
-                reporter: trine::workload::Reporter::default(),
-                workload: crate::spec(&deaf.workload()),
-                deadline: Some(Duration::from_millis(20)),
-                queued_for: Duration::ZERO,
-                claimed: trine::clock::Monotonic::now(),
-                keeps_files: true,
-                stop: Stop::default(),
-                slot: trine::executor::Slot { permit: slots.clone().try_acquire_owned().ok(), place: None },
-            };
+            let slot = Slot { permit: slots.clone().try_acquire_owned().ok(), place: None };
+            let deadline = Some(Duration::from_millis(20));
+            let attempt = Attempt { deadline, slot, ..Attempt::alone(spec(&deaf.workload())) };
             let mut stack = bench.executors.stack(Queue::ThreadsCpu);
             let measured = tower::Service::call(&mut stack, attempt).await.unwrap();
             assert_eq!(failure(&measured).kind, FailureKind::Timeout);
@@ -197,18 +179,8 @@ pub(crate) fn trials_in_line() -> Vec<Trial> {
                 made(&busy[0].began).await;
                 made(&busy[1].began).await;
                 let (stop, slots) = (Stop::default(), std::sync::Arc::new(tokio::sync::Semaphore::new(1)));
-                let attempt = trine::executor::Attempt {
-                    job: trine::job::JobId::new(),
-                    number: 1,
-                    reporter: trine::workload::Reporter::default(),
-                    workload: crate::spec(&long()),
-                    deadline: None,
-                    queued_for: Duration::ZERO,
-                    claimed: trine::clock::Monotonic::now(),
-                    keeps_files: true,
-                    stop: stop.clone(),
-                    slot: trine::executor::Slot { permit: slots.clone().try_acquire_owned().ok(), place: None },
-                };
+                let slot = Slot { permit: slots.clone().try_acquire_owned().ok(), place: None };
+                let attempt = Attempt { stop: stop.clone(), slot, ..Attempt::alone(spec(&long())) };
                 let running = tower::Service::call(&mut bench.executors.stack(Queue::ThreadsCpu), attempt);
                 stop.stop(StopReason::Cancelled);
                 let measured = running.await.unwrap();

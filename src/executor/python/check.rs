@@ -7,12 +7,10 @@ use serde::Deserialize;
 use serde_json::value::to_raw_value;
 
 use super::{Key, Python, Wanted, not_begun, on_host, ran};
-use crate::clock::Monotonic;
 use crate::executor::attempt::{Attempt, Ran};
-use crate::executor::slots::Slot;
 use crate::function::Limits;
-use crate::job::{Failure, JobId, Outcome, Spec};
-use crate::workload::{PythonCode, PythonContent, PythonFunction, Reporter, Stop, StopReason, sha256};
+use crate::job::{Failure, Outcome, Spec};
+use crate::workload::{PythonCode, PythonContent, PythonFunction, Stop, StopReason, sha256};
 
 /// It runs in a host, as users' code does: a compiler may be made to take very long, or to crash.
 const SOURCE: &str = include_str!("check.py");
@@ -49,18 +47,7 @@ impl Python {
         let key = Key { interpreter: interpreter.to_owned(), network: false, memory_bytes: None };
         let call = Wanted { function: &function, limits: Limits::default(), artifacts: &self.artifacts };
         let stop = Stop::default();
-        let attempt = Attempt {
-            job: JobId::new(),
-            number: 1,
-            workload: Spec::default(),
-            deadline: None,
-            queued_for: Duration::ZERO,
-            claimed: Monotonic::now(),
-            keeps_files: false,
-            stop: stop.clone(),
-            reporter: Reporter::default(),
-            slot: Slot::default(),
-        };
+        let attempt = Attempt { stop: stop.clone(), ..Attempt::alone(Spec::default()) };
         // One at a time: it may take a process more than there are for jobs.
         let _turn = self.checking.lock().await;
         let mut looking = Box::pin(self.look(&key, &call, &attempt));
