@@ -120,6 +120,11 @@ impl<W: Worker> Pool<W> {
         self.shared.size
     }
 
+    /// How they are started.
+    pub(super) fn settings(&self) -> &W::Settings {
+        &self.shared.settings
+    }
+
     /// Whether there are no workers and the latest start failed.
     pub(super) fn can_not_start(&self) -> bool {
         let state = self.state();

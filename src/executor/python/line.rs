@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 
 use super::host::Host;
-use super::{HostSettings, Key, NoProcess};
+use super::{Key, NoProcess};
 use crate::executor::deadline::passed;
 use crate::executor::pool::{Pool, Taken};
 use crate::executor::slots::Slot;
@@ -31,8 +31,6 @@ pub(super) struct Line {
 
 struct Shared {
     pool: Pool<Arc<Host>>,
-    settings: HostSettings,
-    size: usize,
     state: Mutex<State>,
 }
 
@@ -102,9 +100,9 @@ pub(super) struct Seat {
 }
 
 impl Line {
-    /// A line before up to `size` processes.
-    pub(super) fn new(pool: Pool<Arc<Host>>, settings: HostSettings, size: usize) -> Self {
-        Self { shared: Arc::new(Shared { pool, settings, size, state: Mutex::default() }) }
+    /// A line before the processes of a pool.
+    pub(super) fn new(pool: Pool<Arc<Host>>) -> Self {
+        Self { shared: Arc::new(Shared { pool, state: Mutex::default() }) }
     }
 
     /// Waits for a place in a process; for none if the call has stood in the line for as long as it may. `turn` is told when a process is there to
@@ -113,7 +111,7 @@ impl Line {
     /// # Errors
     /// None can be started, and it is one that not all jobs need: those of others must not wait for it.
     pub(super) async fn seat(&self, wish: &Wish, slot: &Arc<Slot>, turn: &Arc<Notify>) -> Result<Option<Seat>, NoProcess> {
-        let Shared { pool, settings, .. } = &*self.shared;
+        let pool = &self.shared.pool;
         let come = tokio::select! {
             biased;
             come = self.turn(wish) => come,
@@ -123,7 +121,7 @@ impl Line {
             Turn::Behind(place) => (place, true),
             Turn::First(room) => {
                 turn.notify_one();
-                let taken = if settings.is_first(&wish.key) {
+                let taken = if pool.settings().is_first(&wish.key) {
                     pool.take(&wish.key, slot).await
                 } else {
                     pool.try_to_take(&wish.key, slot).await.map_err(|_| NoProcess)?
@@ -162,8 +160,8 @@ impl Line {
 
     /// What there is for a call, if there is something.
     fn next_for(&self, state: &mut State, wish: &Wish) -> Option<Turn> {
-        let Shared { settings, size, .. } = &*self.shared;
-        if state.busy.len() + state.rooms < *size {
+        let pool = &self.shared.pool;
+        if state.busy.len() + state.rooms < pool.size() {
             state.rooms += 1;
             return Some(Turn::First(Room(self.clone())));
         }
@@ -171,7 +169,7 @@ impl Line {
             return None;
         }
         let short = state.busy.iter_mut().filter(|busy| {
-            busy.places <= BEHIND && !busy.spoiled && busy.taken.worker.takes_one_behind(&wish.key, settings, SHORT)
+            busy.places <= BEHIND && !busy.spoiled && busy.taken.worker.takes_one_behind(&wish.key, pool.settings(), SHORT)
         });
         let busy = short.min_by_key(|busy| busy.places)?;
         busy.places += 1;

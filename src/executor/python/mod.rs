@@ -196,7 +196,7 @@ impl Python {
         Ok(Self {
             on_loop: SharedHosts::start(of_mode(Executor::Async), usual.clone()),
             on_threads: SharedHosts::start(of_mode(Executor::Threads), usual),
-            line: Line::new(processes.clone(), of_mode(Executor::Processes), settings.processes),
+            line: Line::new(processes.clone()),
             processes,
             codes: Codes::new(Arc::clone(&settings.functions), archives),
             artifacts: artifacts.clone(),
