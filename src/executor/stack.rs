@@ -117,6 +117,7 @@ impl Executors {
         let pool = ProcessPool::start(settings.processes.clone(), settings.processes.size, ());
         let python = settings.python.as_ref().and_then(|python| Some((python, python.interpreters.first()?)));
         let artifacts = &settings.artifacts;
+        let python_slots = python.map_or([0; 3], |(python, _)| [python.async_slots, python.threads, python.processes]);
         let threads = python.map(|(settings, _)| settings.processes.div_ceil(HOSTS_OF_A_THREAD));
         let python_home = threads.map(|threads| AsyncRuntime::start("trine-python", threads, CLEANERS)).transpose()?;
         let python = {
@@ -139,7 +140,6 @@ impl Executors {
         let commands = CommandsExecutor::new(&settings.commands, for_threads, grace, settings.artifacts.clone())
             .map_err(ExecutorError::Commands)?;
         let commands = layers(commands, beyond);
-        let python_slots = python.as_ref().map_or([0; 3], Python::slots);
         Ok(Self {
             event_loop,
             home: Handle::current(),

@@ -21,7 +21,7 @@ use super::calls::{Call, Calls, Ended, Gone, Stopping, Unsaid};
 use super::line::Seat;
 use super::outbox::Outbox;
 use super::protocol::{FromHost, LONGEST, Run, Setup, ToHost, framed};
-use super::{HostSettings, Key, Wanted};
+use super::{HostSettings, Key, MAX_LOG, MAX_OUTPUT, Wanted};
 use crate::artifact::{ArtifactError, Artifacts};
 use crate::executor::slots::Slot;
 use crate::executor::{pool, processes};
@@ -140,9 +140,13 @@ impl pool::Worker for Arc<Host> {
             retired: AtomicBool::new(false),
             end,
         };
-        let (max_output_bytes, max_log_bytes) = (settings.max_output_bytes, settings.max_log_bytes);
-        let (confined, network) = (settings.sandbox.confines(), key.network);
-        host.say(&ToHost::Setup(Setup { threads: settings.threads, max_output_bytes, max_log_bytes, confined, network }));
+        host.say(&ToHost::Setup(Setup {
+            threads: settings.threads,
+            max_output_bytes: MAX_OUTPUT,
+            max_log_bytes: MAX_LOG,
+            confined: settings.sandbox.confines(),
+            network: key.network,
+        }));
         match tokio::time::timeout(START, is_ready).await {
             Ok(Ok(())) => Ok(Arc::new(host)),
             Ok(Err(_)) => Err(StartError::Died(host.calls.gone().map_or_else(|| "ended".into(), |gone| gone.how))),

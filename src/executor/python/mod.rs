@@ -126,8 +126,6 @@ struct HostSettings {
     limits: sandbox::Limits,
     threads: usize,
     max_jobs: u64,
-    max_output_bytes: usize,
-    max_log_bytes: usize,
 }
 
 impl HostSettings {
@@ -162,7 +160,6 @@ pub(super) struct Python {
     artifacts: Artifacts,
     /// Held while a source is looked at.
     checking: Arc<Mutex<()>>,
-    slots: [usize; 3],
 }
 
 impl Python {
@@ -188,8 +185,6 @@ impl Python {
             limits: limits(settings, mode),
             threads: settings.threads,
             max_jobs: settings.max_jobs,
-            max_output_bytes: MAX_OUTPUT,
-            max_log_bytes: MAX_LOG,
         };
         let usual = Key { interpreter: first.name.clone(), network: false, memory_bytes: None };
         let processes = Pool::start(of_mode(Executor::Processes), settings.processes, usual.clone());
@@ -201,13 +196,7 @@ impl Python {
             codes: Codes::new(Arc::clone(&settings.functions), archives),
             artifacts: artifacts.clone(),
             checking: Arc::default(),
-            slots: [settings.async_slots, settings.threads, settings.processes],
         })
-    }
-
-    /// How many jobs each of its executors runs at once, in the order of [`Executor::ALL`].
-    pub(super) const fn slots(&self) -> [usize; 3] {
-        self.slots
     }
 
     /// Whether there are no hosts, because they can't be started.
