@@ -35,10 +35,9 @@ pub(super) trait Worker: Send + Sized + 'static {
     fn interpreter(&self) -> Option<&str> {
         None
     }
-    /// Whether it still lives. One that waits for work may be killed like any other process.
-    fn is_alive(&mut self) -> bool;
-    /// Whether it has served long enough.
-    fn is_worn(&self, settings: &Self::Settings) -> bool;
+    /// Whether it can take another job: it lives - one that waits for work may be killed like any other process - and has not served long
+    /// enough.
+    fn can_serve(&mut self, settings: &Self::Settings) -> bool;
 }
 
 /// One worker process as it is now.
@@ -199,7 +198,7 @@ impl<W: Worker> Pool<W> {
         started.await.map_err(|_| "its start broke off".to_owned())?.map_err(|error| error.to_string())
     }
 
-    /// A worker that waits; one that died meanwhile is passed over. Without one, another that waits for something else makes room.
+    /// A worker that waits; one that can't serve any more is passed over. Without one, another that waits for something else makes room.
     fn idle(&self, key: &W::Key) -> Option<W> {
         loop {
             let (mut worker, fits) = {
@@ -215,7 +214,7 @@ impl<W: Worker> Pool<W> {
             if !fits {
                 return None;
             }
-            if worker.is_alive() {
+            if worker.can_serve(&self.shared.settings) {
                 return Some(worker);
             }
         }
@@ -286,14 +285,14 @@ impl<W: Worker> Taken<W> {
         }
     }
 
-    /// Gives a worker back that can be used again; it is replaced if it is worn.
+    /// Gives a worker back that can be used again; it is replaced if it can't serve any more.
     pub(super) fn give_back(self) {
-        let Self { worker, mut busy } = self;
+        let Self { mut worker, mut busy } = self;
         let pool = busy.pool.clone();
         let mut state = pool.state();
-        let worn = worker.is_worn(&pool.shared.settings);
+        let can_serve = worker.can_serve(&pool.shared.settings);
         // It is one of those that are busy.
-        if worn || state.closed || state.idle.len() + state.busy.len() > pool.shared.size {
+        if !can_serve || state.closed || state.idle.len() + state.busy.len() > pool.shared.size {
             drop(state);
             drop(worker);
         } else {
@@ -346,12 +345,8 @@ mod tests {
             0
         }
 
-        fn is_alive(&mut self) -> bool {
+        fn can_serve(&mut self, _: &AtomicU32) -> bool {
             true
-        }
-
-        fn is_worn(&self, _: &AtomicU32) -> bool {
-            false
         }
     }
 

@@ -100,12 +100,8 @@ impl pool::Worker for Worker {
         self.jobs
     }
 
-    fn is_alive(&mut self) -> bool {
-        matches!(self.child.try_wait(), Ok(None))
-    }
-
-    fn is_worn(&self, settings: &ProcessSettings) -> bool {
-        self.jobs >= settings.max_jobs
+    fn can_serve(&mut self, settings: &ProcessSettings) -> bool {
+        self.jobs < settings.max_jobs && matches!(self.child.try_wait(), Ok(None))
     }
 }
 

@@ -170,12 +170,8 @@ impl pool::Worker for Arc<Host> {
         Some(&self.key.interpreter)
     }
 
-    fn is_alive(&mut self) -> bool {
-        !self.is_gone()
-    }
-
-    fn is_worn(&self, settings: &HostSettings) -> bool {
-        !self.is_usable(settings)
+    fn can_serve(&mut self, settings: &HostSettings) -> bool {
+        self.is_usable(settings)
     }
 }
 
@@ -301,8 +297,8 @@ impl Host {
         }
     }
 
-    pub(super) fn pid(&self) -> i32 {
-        self.pid.as_raw()
+    pub(super) const fn pid(&self) -> Pid {
+        self.pid
     }
 
     /// How many calls it works on.
@@ -339,7 +335,7 @@ impl Host {
 
     /// Takes no further calls if one has failed that may have left so many files open that the next ones would fail for it.
     pub(super) fn has_failed(&self) {
-        if sandbox::open_files(self.pid()).is_some_and(|open| sandbox::is_short(open, self.most_files)) {
+        if sandbox::open_files(self.pid.as_raw()).is_some_and(|open| sandbox::is_short(open, self.most_files)) {
             self.retire();
         }
     }

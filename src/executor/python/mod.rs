@@ -527,7 +527,7 @@ fn ran(ended: Result<Ran, Unsaid>, host: &Host, whose: &str) -> Ran {
         Ok(ran) => ran,
         Err(Unsaid::Gone(Gone { kind, how, by_itself, .. })) => {
             let failure = Failure::new(kind, format!("the Python process {} ({whose}) {how}", host.pid()));
-            if by_itself { Ran::crashed(host.pid().unsigned_abs(), failure) } else { Ran::failed(failure) }
+            if by_itself { Ran::crashed(host.pid().as_raw().unsigned_abs(), failure) } else { Ran::failed(failure) }
         }
         Err(Unsaid::Returned) => not_begun(),
     }

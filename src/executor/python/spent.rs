@@ -3,8 +3,6 @@
 
 use std::time::Duration;
 
-use nix::unistd::Pid;
-
 use super::host::Host;
 use crate::measure::cpu_time_of;
 
@@ -18,7 +16,7 @@ pub(super) async fn more_than(most: Duration, host: &Host, id: u64) {
     let mut before = None;
     loop {
         tokio::time::sleep(LOOK).await;
-        let Some(used) = cpu_time_of(Pid::from_raw(host.pid())).filter(|_| !host.is_behind(id)) else { continue };
+        let Some(used) = cpu_time_of(host.pid()).filter(|_| !host.is_behind(id)) else { continue };
         if used.saturating_sub(*before.get_or_insert(used)) > most + BEYOND {
             return;
         }
