@@ -1,18 +1,14 @@
 //! Commands: each attempt is a process of its own, in the sandbox and with a scratch folder of its own.
 
-use std::convert::Infallible;
 use std::io;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
 use serde::Serialize;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
-use tower::Service;
 
 use super::attempt::{Attempt, Ran, Reading};
 use super::processes::describe;
@@ -82,7 +78,7 @@ impl CommandsExecutor {
         Ok(Self { sandbox: settings.sandbox.clone(), scratch, registry, grace, artifacts })
     }
 
-    async fn run(self, attempt: Attempt) -> Ran {
+    pub(super) async fn run(self, attempt: Attempt) -> Ran {
         let Attempt { job, number, workload, keeps_files, stop, reporter, slot, .. } = attempt;
         let call = match self.registry.task(&workload) {
             Ok(Task::Command(call)) => call,
@@ -144,21 +140,6 @@ impl CommandsExecutor {
         let stdout = ChildStdout::from_std(group.stdout.take().ok_or_else(missing)?)?;
         let stderr = ChildStderr::from_std(group.stderr.take().ok_or_else(missing)?)?;
         Ok((Running { group, stdin, stdout, stderr }, began))
-    }
-}
-
-impl Service<Attempt> for CommandsExecutor {
-    type Response = Ran;
-    type Error = Infallible;
-    type Future = BoxFuture<'static, Result<Ran, Infallible>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, attempt: Attempt) -> Self::Future {
-        let running = self.clone().run(attempt);
-        Box::pin(async move { Ok(running.await) })
     }
 }
 
@@ -376,6 +357,7 @@ impl Kept {
 mod tests {
     use super::*;
     use crate::workload::Sink;
+    use futures_util::future::BoxFuture;
 
     fn kept(mut kept: Kept, chunks: &[&str]) -> (String, bool) {
         for chunk in chunks {

@@ -16,15 +16,16 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::runtime::Handle;
 use tower::util::BoxCloneSyncService;
-use tower::{Service, ServiceBuilder};
+use tower::{Service, ServiceBuilder, service_fn};
 
 use super::commands::{CommandSettings, CommandsExecutor};
 use super::deadline::BEYOND;
 use super::inline::InlineExecutor;
 use super::pool::WorkerStatus;
-use super::processes::{ProcessPool, ProcessSettings, ProcessesExecutor};
+use super::processes::{self, ProcessPool, ProcessSettings};
 use super::python::{BEHIND, Python, PythonExecutor, PythonSettings, SourceFault};
 use super::slots::MOST_AHEAD;
 use super::{AsyncExecutor, AsyncRuntime, Attempt, DeadlineLayer, MeasureLayer, Measured, Ran, ThreadsExecutor};
@@ -132,14 +133,17 @@ impl Executors {
         let computing = ThreadsExecutor::computing(settings.threads_cpu, handle, Arc::clone(&for_threads), grace)?;
         let computing = measured(computing);
         let beyond = grace + BEYOND;
-        let processes = layers(ProcessesExecutor::new(pool.clone(), grace), beyond);
-        let [python_async, python_threads, python_processes] =
-            Executor::ALL.map(|mode| PythonExecutor::new(python.clone(), mode, Arc::clone(&for_threads), grace));
+        let workers = pool.clone();
+        let processes = layers(service(move |attempt| processes::run(workers.clone(), grace, attempt)), beyond);
+        let [python_async, python_threads, python_processes] = Executor::ALL.map(|mode| {
+            let python = PythonExecutor::new(python.clone(), mode, Arc::clone(&for_threads), grace);
+            service(move |attempt| python.clone().run(attempt))
+        });
         let (python_async, python_threads) = (layers(python_async, beyond), layers(python_threads, beyond));
         let python_processes = measured(python_processes);
         let commands = CommandsExecutor::new(&settings.commands, for_threads, grace, settings.artifacts.clone())
             .map_err(ExecutorError::Commands)?;
-        let commands = layers(commands, beyond);
+        let commands = layers(service(move |attempt| commands.clone().run(attempt)), beyond);
         Ok(Self {
             event_loop,
             home: Handle::current(),
@@ -252,6 +256,16 @@ impl Executors {
             home.shut_down(LAST_HOSTS).await;
         }
     }
+}
+
+/// An executor that takes an attempt at any time, as this function runs it.
+fn service<F>(
+    run: impl Fn(Attempt) -> F + Clone + Send + Sync + 'static,
+) -> impl Service<Attempt, Response = Ran, Error = Infallible, Future: Send + Unpin + 'static> + Clone + Send + Sync + 'static
+where
+    F: Future<Output = Ran> + Send + 'static,
+{
+    service_fn(move |attempt| run(attempt).map(Ok).boxed())
 }
 
 fn layers<S>(executor: S, grace: Duration) -> Stack

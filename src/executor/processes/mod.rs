@@ -4,17 +4,13 @@ pub mod child;
 mod protocol;
 mod worker;
 
-use std::convert::Infallible;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
 use nix::sys::signal::Signal;
-use tower::Service;
 
 #[cfg(any(test, fuzzing))]
 pub(super) use self::protocol::understand;
@@ -42,36 +38,8 @@ pub struct ProcessSettings {
 /// The workers of native work.
 pub(super) type ProcessPool = Pool<Worker>;
 
-/// Runs each attempt in a worker process that it has to itself meanwhile.
-#[derive(Clone)]
-pub struct ProcessesExecutor {
-    pool: ProcessPool,
-    grace: Duration,
-}
-
-impl ProcessesExecutor {
-    /// Runs on the workers of `pool`, and kills one that has not stopped `grace` after it was told to.
-    pub(super) const fn new(pool: ProcessPool, grace: Duration) -> Self {
-        Self { pool, grace }
-    }
-}
-
-impl Service<Attempt> for ProcessesExecutor {
-    type Response = Ran;
-    type Error = Infallible;
-    type Future = BoxFuture<'static, Result<Ran, Infallible>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, attempt: Attempt) -> Self::Future {
-        let running = run(self.pool.clone(), self.grace, attempt);
-        Box::pin(async move { Ok(running.await) })
-    }
-}
-
-async fn run(pool: ProcessPool, grace: Duration, attempt: Attempt) -> Ran {
+/// Runs an attempt in a worker process that it has to itself meanwhile, which is killed if it has not stopped `grace` after it was told to.
+pub(super) async fn run(pool: ProcessPool, grace: Duration, attempt: Attempt) -> Ran {
     let Attempt { workload, stop, reporter, slot, .. } = attempt;
     let slot = Arc::new(slot);
     let mut taken = tokio::select! {

@@ -23,19 +23,16 @@ pub use interpreter::{Interpreter, InterpreterError};
 #[cfg(any(test, fuzzing))]
 pub(super) use self::protocol::understand;
 
-use std::convert::Infallible;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
-use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
-use futures_util::future::{BoxFuture, FutureExt as _, OptionFuture};
+use futures_util::future::{FutureExt as _, OptionFuture};
 use nix::sys::resource::{Resource, getrlimit};
 use tokio::process::Command;
 use tokio::sync::{Mutex, Notify};
-use tower::Service;
 
 use self::calls::{Gone, Unsaid};
 use self::codes::Codes;
@@ -286,7 +283,7 @@ impl PythonExecutor {
         }
     }
 
-    async fn run(self, attempt: Attempt) -> Ran {
+    pub(super) async fn run(self, attempt: Attempt) -> Ran {
         let Some(python) = &self.python else {
             return Ran::failed(Failure::error("this server has no Python interpreter any more"));
         };
@@ -319,21 +316,6 @@ impl PythonExecutor {
         };
         self.resting.note(&key, &ran);
         ran
-    }
-}
-
-impl Service<Attempt> for PythonExecutor {
-    type Response = Ran;
-    type Error = Infallible;
-    type Future = BoxFuture<'static, Result<Ran, Infallible>>;
-
-    fn poll_ready(&mut self, _: &mut TaskContext<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, attempt: Attempt) -> Self::Future {
-        let running = self.clone().run(attempt);
-        Box::pin(async move { Ok(running.await) })
     }
 }
 
