@@ -6,7 +6,8 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::value::to_raw_value;
 
-use super::{Key, Python, Wanted, not_begun, on_host, ran};
+use super::run::{Wanted, not_begun, on_host, ran};
+use super::{Key, Python};
 use crate::executor::attempt::{Attempt, Ran};
 use crate::function::Limits;
 use crate::job::{Failure, Outcome, Spec};

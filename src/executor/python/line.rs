@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
 
+use super::Key;
 use super::host::Host;
-use super::{Key, NoProcess};
+use super::run::NoProcess;
 use crate::executor::deadline::passed;
 use crate::executor::pool::{Pool, Taken};
 use crate::executor::slots::Slot;

@@ -6,7 +6,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{MAX_OUTPUT, Wanted};
+use super::MAX_OUTPUT;
+use super::run::Wanted;
 use crate::clock::{Monotonic, Stopwatch, Timestamp};
 use crate::executor::attempt::Reading;
 use crate::function::Limits;

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::{Key, has_no_process};
+use super::Key;
+use super::run::has_no_process;
 use crate::executor::attempt::Ran;
 
 /// How long what can't be started is not tried again, at first and at the most.

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::host::Host;
-use super::{HostSettings, Key, NoProcess};
+use super::run::NoProcess;
+use super::{HostSettings, Key};
 use crate::executor::pool::{BACKOFF, Worker, WorkerStatus};
 
 /// For so long after a start has failed somebody waits for the host: whoever can't have it comes again sooner.
