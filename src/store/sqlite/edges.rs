@@ -6,12 +6,11 @@ use std::sync::LazyLock;
 use sqlx::{SqliteConnection, SqlitePool};
 
 use super::codes::Code;
-use super::moves::{self, OF_END, hex_id};
-use super::rows::{Cells, SHARED};
+use super::moves::{self, hex_id};
+use super::rows::Cells;
 use crate::clock::Timestamp;
 use crate::job::{Dependency, JobId, NewJob, Owner, Queue};
-use crate::store::kept::edge::{Doom, Ended, read_child, read_counts, read_dependency, read_ended, read_parent, read_state};
-use crate::store::kept::state::BLOCKED;
+use crate::store::kept::edge::{Ended, read_child, read_counts, read_dependency, read_ended, read_parent, read_state};
 use crate::store::kept::{json, number};
 use crate::store::{Graph, StateFilter, StoreError};
 
@@ -99,26 +98,6 @@ pub(super) async fn unblock(
         Ok(Unblocked { queue: cells.code()?, due_at: cells.time()?, state: cells.take()?, lane: cells.take()? })
     };
     rows.iter().map(unblocked).collect()
-}
-
-/// Moves blocked jobs to the results: each a microsecond later than the one before, the first one a microsecond after `before`. What is
-/// not blocked is left.
-pub(super) async fn fall(
-    connection: &mut SqliteConnection,
-    doomed: impl Iterator<Item = &Doom>,
-    before: Timestamp,
-) -> Result<Vec<moves::Ended>, StoreError> {
-    static TEXT: LazyLock<String> = LazyLock::new(|| {
-        format!(
-            "INSERT INTO results ({SHARED}, ending, finished_at, error) \
-             SELECT {}, value ->> 1, ? + 1 + key, value ->> 2 FROM jsonb_each(?) \
-             CROSS JOIN jobs ON jobs.id = unhex(value ->> 0) AND jobs.state = {BLOCKED} RETURNING {OF_END}",
-            moves::of("jobs", SHARED)
-        )
-    });
-    let rows: Vec<_> = doomed.map(|job| (hex_id(job.id), job.ending.code(), json(&job.failure))).collect();
-    let rows = sqlx::query(TEXT.as_str()).bind(before.as_micros()).bind(json(&rows)).fetch_all(&mut *connection).await?;
-    moves::gone(connection, &rows).await
 }
 
 /// Jobs that had ended have come back: they wait again for those of their parents that have not ended. Which of them do.

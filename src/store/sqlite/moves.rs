@@ -2,7 +2,7 @@
 //!
 //! Ids come as a JSON array. Where each job gets a moment of its own, that is its place in the array behind `before`.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
 use sqlx::SqliteConnection;
@@ -13,8 +13,9 @@ use super::rows::{self, Cells, SHARED};
 use super::{edges, events};
 use crate::clock::Timestamp;
 use crate::job::{Ending, Failure, JobId, Queue, Timing};
+use crate::store::kept::edge::Doom;
 use crate::store::kept::job::measured;
-use crate::store::kept::json;
+use crate::store::kept::{json, number};
 use crate::store::{StoreError, Subject};
 
 /// The jobs of an array of ids, in `from`; `e.key` is the place of each in the array.
@@ -38,27 +39,27 @@ const LANE: &str = lane!();
 /// Where an unfinished job is.
 pub(super) struct Place {
     pub(super) id: JobId,
-    pub(super) queue: Queue,
     /// As the database has it.
     pub(super) state: i16,
-    /// If it has a limit.
-    pub(super) lane: Option<String>,
 }
 
 /// A job that was ended by no attempt of its own.
 pub(super) struct Ended {
     pub(super) id: JobId,
+    /// Where it was.
+    pub(super) state: i16,
+    /// The lane that it was in, or would have been in if it waited.
+    pub(super) lane: Option<String>,
     pub(super) queue: Queue,
     pub(super) subject: Subject,
+    pub(super) ending: Ending,
+    pub(super) failure: Failure,
     pub(super) attempt: u32,
     pub(super) started_at: Option<Timestamp>,
     pub(super) finished_at: Timestamp,
     /// Whether other jobs may wait for its end.
     pub(super) children: bool,
 }
-
-/// What [`Ended`] is read from.
-pub(super) const OF_END: &str = "id, queue, bound, type, options, attempt, started_at, finished_at";
 
 /// A result that is a job again.
 pub(super) struct Back {
@@ -82,16 +83,20 @@ pub(super) fn array(ids: &[JobId]) -> String {
 
 /// Where those of these jobs are that have not ended.
 pub(super) async fn places(connection: &mut SqliteConnection, ids: &[JobId]) -> Result<Vec<Place>, StoreError> {
-    let text = concat!("SELECT jobs.id, queue, state, lane FROM ", among!("jobs"));
-    sqlx::query(text).bind(array(ids)).fetch_all(connection).await?.iter().map(place).collect()
+    let text = concat!("SELECT jobs.id, state FROM ", among!("jobs"));
+    let rows = sqlx::query(text).bind(array(ids)).fetch_all(connection).await?;
+    let place = |row| {
+        let mut cells = Cells::new(row);
+        Ok(Place { id: cells.id()?, state: cells.take()? })
+    };
+    rows.iter().map(place).collect()
 }
 
 /// Up to `most` jobs that wait although their time is over.
-pub(super) async fn expired(connection: &mut SqliteConnection, now: Timestamp, most: usize) -> Result<Vec<Place>, StoreError> {
-    let text = "SELECT id, queue, state, lane FROM jobs \
-                WHERE expires_at IS NOT NULL AND state <> 2 AND expires_at <= ? ORDER BY expires_at LIMIT ?";
-    let most = i64::try_from(most).unwrap_or(i64::MAX);
-    sqlx::query(text).bind(now.as_micros()).bind(most).fetch_all(connection).await?.iter().map(place).collect()
+pub(super) async fn expired(connection: &mut SqliteConnection, now: Timestamp, most: usize) -> Result<Vec<JobId>, StoreError> {
+    let text = "SELECT id FROM jobs WHERE expires_at IS NOT NULL AND state <> 2 AND expires_at <= ? ORDER BY expires_at LIMIT ?";
+    let rows = sqlx::query(text).bind(now.as_micros()).bind(number(most)).fetch_all(connection).await?;
+    rows.iter().map(|row| Cells::new(row).id()).collect()
 }
 
 /// When the time of the next job that waits is over.
@@ -108,51 +113,58 @@ pub(super) async fn stop(connection: &mut SqliteConnection, ids: &[JobId]) -> Re
     Ok(())
 }
 
-/// Moves unfinished jobs, wherever they are, to the results, without anything measured. In the order of their ends.
+/// Moves unfinished jobs to the results, without anything measured: each a microsecond later than the one before, the first one a
+/// microsecond after `before`. In the order of their ends; only those in this state, if it is given.
 pub(super) async fn end(
     connection: &mut SqliteConnection,
-    ids: &[JobId],
-    ending: Ending,
-    failure: &Failure,
+    dooms: &[Doom],
+    only: Option<i16>,
     before: Timestamp,
 ) -> Result<Vec<Ended>, StoreError> {
     static TEXT: LazyLock<String> = LazyLock::new(|| {
         format!(
             "INSERT INTO results ({SHARED}, started_at, ending, finished_at, error) \
-             SELECT {}, iif(state = 2, claimed_at, NULL), ?, ? + 1 + e.key, ? FROM {} \
-             RETURNING {OF_END}",
-            of("jobs", SHARED),
-            among!("jobs")
+             SELECT {}, iif(jobs.state = 2, claimed_at, NULL), value ->> 1, ?1 + 1 + key, value ->> 2 FROM jsonb_each(?2) \
+             CROSS JOIN jobs ON jobs.id = unhex(value ->> 0) AND (?3 IS NULL OR jobs.state = ?3) \
+             RETURNING id, queue, bound, type, options, attempt, started_at, finished_at",
+            of("jobs", SHARED)
         )
     });
-    let rows = sqlx::query(TEXT.as_str())
-        .bind(ending.code())
-        .bind(before.as_micros())
-        .bind(json(failure))
-        .bind(array(ids))
-        .fetch_all(&mut *connection)
-        .await?;
-    gone(connection, &rows).await
-}
-
-/// Takes jobs that were moved to the results away from the others.
-pub(super) async fn gone(connection: &mut SqliteConnection, rows: &[SqliteRow]) -> Result<Vec<Ended>, StoreError> {
-    let mut ended = rows.iter().map(ended).collect::<Result<Vec<_>, _>>()?;
-    ended.sort_unstable_by_key(|ended| ended.finished_at);
-    let ids: Vec<JobId> = ended.iter().map(|ended| ended.id).collect();
-    let text = "DELETE FROM jobs WHERE id IN (SELECT unhex(value) FROM jsonb_each(?)) RETURNING id, children";
-    let mut parents = HashSet::new();
-    for row in &sqlx::query(text).bind(array(&ids)).fetch_all(connection).await? {
+    let array: Vec<_> = dooms.iter().map(|doom| (hex_id(doom.id), doom.ending.code(), json(&doom.failure))).collect();
+    let query = sqlx::query(TEXT.as_str()).bind(before.as_micros()).bind(json(&array)).bind(only);
+    let rows = query.fetch_all(&mut *connection).await?;
+    let ids = rows.iter().map(|row| Cells::new(row).id()).collect::<Result<Vec<_>, _>>()?;
+    let mut left = leave(connection, &ids).await?;
+    let ended = |row| {
         let mut cells = Cells::new(row);
         let id = cells.id()?;
-        if cells.take()? {
-            parents.insert(id);
-        }
-    }
-    for ended in &mut ended {
-        ended.children = parents.contains(&ended.id);
-    }
+        let (queue, subject) = subject(&mut cells)?;
+        let (attempt, started_at, finished_at) = (cells.number()?, cells.time_or_none()?, cells.time()?);
+        // When it ended says which of them it was.
+        let doom = usize::try_from(finished_at.as_micros() - before.as_micros() - 1).ok().and_then(|at| dooms.get(at));
+        let (Some(Doom { ending, failure, .. }), Some((state, lane, children))) = (doom, left.remove(&id)) else {
+            return Err(StoreError::Corrupt(format!("{id} was not to end")));
+        };
+        let (ending, failure) = (*ending, failure.clone());
+        Ok(Ended { id, state, lane, queue, subject, ending, failure, attempt, started_at, finished_at, children })
+    };
+    let mut ended = rows.iter().map(ended).collect::<Result<Vec<_>, _>>()?;
+    ended.sort_unstable_by_key(|ended| ended.finished_at);
     Ok(ended)
+}
+
+/// Takes jobs that were moved to the results away from the others: where each was, its lane, and whether other jobs may wait for its end.
+async fn leave(
+    connection: &mut SqliteConnection,
+    ids: &[JobId],
+) -> Result<HashMap<JobId, (i16, Option<String>, bool)>, StoreError> {
+    let text = "DELETE FROM jobs WHERE id IN (SELECT unhex(value) FROM jsonb_each(?)) RETURNING id, state, lane, children";
+    let rows = sqlx::query(text).bind(array(ids)).fetch_all(connection).await?;
+    let left = |row| {
+        let mut cells = Cells::new(row);
+        Ok((cells.id()?, (cells.take()?, cells.take()?, cells.take()?)))
+    };
+    rows.iter().map(left).collect()
 }
 
 /// Moves results back to the queue of jobs that have ended, `by` this moment if there is one; what has no result is left out. Each is kept among
@@ -204,13 +216,8 @@ pub(super) async fn requeue(
 }
 
 /// These columns of this table.
-pub(super) fn of(table: &str, columns: &str) -> String {
+fn of(table: &str, columns: &str) -> String {
     columns.split(", ").map(|column| format!("{table}.{column}")).collect::<Vec<_>>().join(", ")
-}
-
-fn place(row: &SqliteRow) -> Result<Place, StoreError> {
-    let mut cells = Cells::new(row);
-    Ok(Place { id: cells.id()?, queue: cells.code()?, state: cells.take()?, lane: cells.take()? })
 }
 
 /// From the queue, the tag, the workload's name and the options.
@@ -219,15 +226,6 @@ fn subject(cells: &mut Cells<'_>) -> Result<(Queue, Subject), StoreError> {
     let (bound, workload) = (cells.code()?, cells.take::<&str>()?.into());
     let (tags, owner) = rows::labels(cells)?;
     Ok((queue, Subject { bound, executor: queue.executor(), workload, tags: tags.map(Arc::new), owner }))
-}
-
-fn ended(row: &SqliteRow) -> Result<Ended, StoreError> {
-    let mut cells = Cells::new(row);
-    let id = cells.id()?;
-    let (queue, subject) = subject(&mut cells)?;
-    let attempt = cells.number()?;
-    let started_at = cells.take::<Option<i64>>()?.map(Timestamp::from_micros);
-    Ok(Ended { id, queue, subject, attempt, started_at, finished_at: cells.time()?, children: false })
 }
 
 fn back(row: &SqliteRow, at: Timestamp) -> Result<Back, StoreError> {

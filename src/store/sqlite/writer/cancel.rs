@@ -4,6 +4,7 @@ use super::super::moves;
 use super::Writer;
 use super::transaction::Done;
 use crate::job::{Ending, Failure, JobId};
+use crate::store::kept::edge::Doom;
 use crate::store::kept::state::{RUNNING, codes_of_any};
 use crate::store::{Cancelled, Lease, StateFilter, StoreError};
 
@@ -21,7 +22,8 @@ impl Writer {
             moves::stop(&mut self.connection, &ids).await?;
             done.stopping.extend(ids);
         }
-        let ended = self.end_waiting(&waiting, Ending::Cancelled, &Failure::cancelled(), done).await?;
+        let doom = |place: moves::Place| Doom { id: place.id, ending: Ending::Cancelled, failure: Failure::cancelled() };
+        let ended = self.end(waiting.into_iter().map(doom).collect(), None, done).await?;
         Ok(Cancelled { ended, stopping })
     }
 }

@@ -12,6 +12,7 @@ use super::batch::Batch;
 use super::transaction::Done;
 use crate::clock::Timestamp;
 use crate::job::{Ending, Failure, FindingKinds, JobId, Outcome, Queue, What};
+use crate::store::kept::edge::Doom;
 use crate::store::kept::event::EventRow;
 use crate::store::kept::json;
 use crate::store::{Lease, Settled, Settlement, StoreError, Subject};
@@ -83,9 +84,10 @@ impl Writer {
         let Odd { lease, settlement, queue, stopping, attempt, subject } = odd;
         match settlement {
             _ if stopping => {
-                self.end(&[lease.id], Ending::Cancelled, &Failure::cancelled(), done).await?;
+                let doom = Doom { id: lease.id, ending: Ending::Cancelled, failure: Failure::cancelled() };
+                let ended = self.end(vec![doom], None, done).await?;
                 // Who settles it hears only that this is recorded.
-                done.unasked.push(lease.id);
+                done.unasked.extend(ended);
             }
             Settlement::Again { due_at, lost, error, timing } => {
                 let at = self.moments.next();

@@ -18,10 +18,11 @@ use super::moments::Moments;
 use super::published::{Depths, Published};
 use super::settle::again;
 use crate::clock::{Clock, Timestamp};
-use crate::job::{Failure, FailureKind, Queue};
+use crate::job::{Failure, FailureKind, JobId, Queue};
 use crate::store::claims::Claims;
 use crate::store::fate::{again_at, fate};
 use crate::store::full::Full;
+use crate::store::kept::edge::Doom;
 use crate::store::kept::event::EventRow;
 use crate::store::node::Gatekeeper;
 use crate::store::said::NoteLimits;
@@ -49,22 +50,22 @@ impl Writer {
         let due_at = again_at(moments.next(), clock.now());
         let running = statements::running(&mut transaction).await?;
         let interrupted = running.len();
+        let mut dooms = Vec::new();
         for job in running {
             if let Some((ending, failure)) = fate(&job, max_losses) {
-                for ended in moves::end(&mut transaction, &[job.id], ending, &failure, moments.skip(1)).await? {
-                    let count = [Count::new(ended.subject.key(ending), None)];
-                    rollups::log(&mut transaction, &count).await?;
-                    rollups::count(&count, &mut rollups, &mut counted);
-                    if ended.children {
-                        edges::keep_releases(&mut transaction, &[], &[job.id]).await?;
-                    }
-                }
+                dooms.push(Doom { id: job.id, ending, failure });
             } else {
                 let error = Failure::new(FailureKind::Lost, "the server went down while this attempt ran");
                 let row = EventRow::retrying(moments.next(), job.id, job.attempt, &error, None, due_at);
                 again(&mut transaction, job.id, row, due_at, true).await?;
             }
         }
+        let ended = moves::end(&mut transaction, &dooms, None, moments.skip(dooms.len())).await?;
+        let counts: Vec<Count> = ended.iter().map(|ended| Count::new(ended.subject.key(ended.ending), None)).collect();
+        rollups::log(&mut transaction, &counts).await?;
+        rollups::count(&counts, &mut rollups, &mut counted);
+        let parents: Vec<JobId> = ended.iter().filter(|ended| ended.children).map(|ended| ended.id).collect();
+        edges::keep_releases(&mut transaction, &[], &parents).await?;
         let next_due = statements::next_due(&mut transaction).await?;
         let next_expiry = moves::next_expiry(&mut transaction).await?;
         let mut depths = Depths::default();

@@ -3,13 +3,11 @@
 use std::collections::{HashMap, HashSet};
 
 use super::super::edges;
-use super::super::moves;
-use super::super::rollups::Count;
 use super::super::statements::Queued;
 use super::Writer;
 use super::batch::Batch;
 use super::transaction::Done;
-use crate::job::{Conclusion, JobId, NewJob, Outcome, What};
+use crate::job::{JobId, NewJob};
 use crate::store::StoreError;
 use crate::store::kept::edge::{Doom, Ended, MOST_EDGES, MOST_STEPS, orphans};
 use crate::store::kept::state::{BLOCKED, SCHEDULED};
@@ -80,18 +78,12 @@ impl Writer {
     async fn go_on(&mut self, edges: Vec<Ended>, children: Vec<JobId>, done: &mut Done) -> Result<(), StoreError> {
         let mut doomed: HashMap<JobId, Doom> = HashMap::new();
         for edge in edges {
-            if let Some(job) = edge.doom() {
-                doomed.entry(job.id).or_insert(job);
+            if let Some(doom) = edge.doom() {
+                doomed.entry(doom.id).or_insert(doom);
             }
         }
-        if !doomed.is_empty() {
-            let at = self.moments.skip(doomed.len());
-            for fallen in edges::fall(&mut self.connection, doomed.values(), at).await? {
-                if let Some(doomed) = doomed.remove(&fallen.id) {
-                    tell_of_fallen(fallen, doomed, done);
-                }
-            }
-        }
+        let fallen = self.end(doomed.into_values().collect(), Some(BLOCKED), done).await?;
+        done.unasked.extend(fallen);
         for job in edges::unblock(&mut self.connection, &children, self.moments.next()).await? {
             done.depths.leave(job.queue, BLOCKED);
             if job.state == SCHEDULED {
@@ -105,18 +97,4 @@ impl Writer {
         }
         Ok(())
     }
-}
-
-/// Counts and tells of a job that has ended because of another.
-fn tell_of_fallen(fallen: moves::Ended, doomed: Doom, done: &mut Done) {
-    let Doom { id, ending, failure } = doomed;
-    done.depths.leave(fallen.queue, BLOCKED);
-    done.counts.push(Count::new(fallen.subject.key(ending), None));
-    if fallen.children {
-        done.unblocking.push_back(id);
-    }
-    done.unasked.push(id);
-    let conclusion = Conclusion { ending, outcome: Outcome::Error(failure), timing: None };
-    let finished = || Box::new(conclusion.at(None, fallen.finished_at));
-    done.tell(fallen.finished_at, id, || fallen.subject, || What::Finished { attempt: fallen.attempt, finished: finished() });
 }
