@@ -1,5 +1,6 @@
 //! What jobs with a limit count for: while they run, and when they start.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,8 +26,14 @@ pub(super) struct Starts {
 }
 
 impl Starts {
+    /// A job starts whose key is among these, or is now.
+    pub(super) fn begin(all: &mut HashMap<String, Self>, rate: &Rate, at: Timestamp) {
+        let new = || Self { key: rate.key.clone(), window: Window::default(), latest: rate.clone(), until: at };
+        all.entry(rate.key.clone()).or_insert_with(new).start(rate, at);
+    }
+
     /// A job starts.
-    pub(super) fn start(&mut self, rate: &Rate, at: Timestamp) {
+    fn start(&mut self, rate: &Rate, at: Timestamp) {
         // Whoever asked for the longest period decides how long starts are remembered.
         let longest = self.until.since(self.window.last().unwrap_or(at)).max(Duration::from_millis(rate.per_ms));
         self.window.forget(longest, at);

@@ -42,6 +42,7 @@ mod sketch;
 pub mod sqlite;
 mod summary;
 mod tally;
+mod turns;
 mod unasked;
 mod webhook;
 mod window;

@@ -33,6 +33,14 @@ impl Head {
     }
 }
 
+/// The keys of the rates that these jobs have.
+pub(in crate::store) fn rate_keys(heads: &[Head]) -> Vec<&str> {
+    let mut keys: Vec<&str> = heads.iter().filter_map(|head| head.rate.as_ref()).map(|rate| rate.key.as_str()).collect();
+    keys.sort_unstable();
+    keys.dedup();
+    keys
+}
+
 impl Counted {
     /// The gate of a lane that is shut for this.
     pub(in crate::store) const fn gate(&self) -> i64 {

@@ -3,7 +3,7 @@
 //! How many jobs run with a key is counted under the lock of all nodes, so a limit is exact whichever node claims. Which lanes there are is
 //! kept in a table, so a million keys take disk, not memory.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,15 +17,12 @@ use super::transaction::Done;
 use super::{Acceptance, Writer};
 use crate::clock::Timestamp;
 use crate::job::{Labels, Owner, Queue};
-use crate::store::claims::MOST_BYTES;
+use crate::store::StoreError;
 use crate::store::counted::{Counted, Starts, counted_of, counts_at};
 use crate::store::kept::json;
-use crate::store::kept::lane::{FULL, Head, OPEN, OVER_QUOTA, Standing};
+use crate::store::kept::lane::{FULL, Head, OPEN, OVER_QUOTA, Standing, rate_keys};
 use crate::store::kept::state::{LIMITED, QUEUED};
-use crate::store::{StoreError, Window};
-
-/// The fewest and the most lanes that one claim looks at.
-const LOOKED_AT: (usize, usize) = (64, 512);
+use crate::store::turns::{self, LOOKED_AT, Served};
 
 /// What a transaction does to lanes.
 #[derive(Default)]
@@ -71,17 +68,8 @@ impl LaneChanges {
     }
 }
 
-/// A lane while a claim looks at it.
-struct Visited {
-    lane: OpenLane,
-    heads: VecDeque<Head>,
-    /// Whether there may be more jobs than were looked at.
-    more: bool,
-    served: bool,
-    gate: i64,
-    /// What its first job would count for, and that has room: if the lane does not take the place, another one may.
-    room: Vec<Counted>,
-}
+/// A lane while a claim looks at it, and what its first job would count for that has room: if the lane does not take the place, another one may.
+type Visited = turns::Visited<OpenLane, Vec<Counted>>;
 
 /// What limits go by while a claim looks at lanes.
 struct Limits {
@@ -112,6 +100,16 @@ impl Limits {
             gate = opens.filter(|opens| *opens > at).map_or(OPEN, Timestamp::as_micros);
         }
         (gate, room)
+    }
+
+    /// A job starts.
+    fn begin(&mut self, head: &Head, at: Timestamp) {
+        for (counted, _) in head.counted() {
+            *self.running.entry(counted).or_default() += 1;
+        }
+        if let Some(rate) = &head.rate {
+            Starts::begin(&mut self.starts, rate, at);
+        }
     }
 }
 
@@ -226,52 +224,20 @@ impl Writer {
         let begun = counts_at(before, done.now);
         let heads = lanes::heads(&mut self.connection, queue, &found, each, done.now).await?;
         let mut limits = self.limits_of(&heads, done).await?;
-        let mut visited = visit(found, heads, each);
-
-        let (mut plain, mut jobs, mut bytes) = (0, Vec::new(), 0);
-        let mut turn = before.as_micros();
-        // Those without a limit stand where it is their turn.
-        let own = visited.iter().position(|lane| lane.lane.turn > done.shared.turn(queue)).unwrap_or(visited.len());
-        let mut going_on = true;
-        while going_on && plain + jobs.len() < wanted {
-            going_on = false;
-            for at in 0..=visited.len() {
-                if plain + jobs.len() == wanted {
-                    break;
-                }
-                if at == own && plain < unlimited {
-                    (plain, turn, going_on) = (plain + 1, turn + 1, true);
-                    done.shared.set_turn(queue, turn);
-                    if plain + jobs.len() == wanted {
-                        break;
-                    }
-                }
-                let Some(lane) = visited.get_mut(at).filter(|lane| lane.gate == OPEN) else { continue };
-                let Some(head) = lane.heads.front() else { continue };
-                if !jobs.is_empty() && bytes + head.bytes > MOST_BYTES {
-                    // It is its turn with the next claim.
-                    going_on = false;
-                    break;
-                }
-                let behind = Duration::from_micros(jobs.len() as u64 + 1);
-                let at = begun.after(behind);
-                (lane.gate, lane.room) = limits.gate(head, at);
-                turn += 1;
-                if lane.gate == OPEN {
-                    going_on = true;
-                    lane.served = true;
-                    lane.lane.turn = turn;
-                    begin(head, at, &mut limits);
-                    jobs.push((head.id, before.after(behind)));
-                    bytes += head.bytes;
-                    lane.heads.pop_front();
-                } else if lane.gate > OVER_QUOTA {
-                    done.shared.opens(lane.gate);
-                } else {
-                    // The next place that becomes free is another lane's, in case that may have it.
-                    lane.lane.turn = turn;
-                }
+        let mut visited: Vec<Visited> = turns::visit(found.into_iter().map(|lane| (lane.turn, lane)), heads, each);
+        let own = done.shared.turn(queue);
+        let start = |head: &Head, at| {
+            let (gate, room) = limits.gate(head, at);
+            if gate == OPEN {
+                limits.begin(head, at);
+            } else if gate > OVER_QUOTA {
+                done.shared.opens(gate);
             }
+            (gate, room)
+        };
+        let Served { plain, plain_turn, jobs } = turns::serve(&mut visited, own, (wanted, unlimited), (before, begun), start);
+        if let Some(turn) = plain_turn {
+            done.shared.set_turn(queue, turn);
         }
 
         let node = self.me(done);
@@ -306,9 +272,7 @@ impl Writer {
     async fn limits_of(&mut self, heads: &[Head], done: &Done) -> Result<Limits, StoreError> {
         let running =
             lanes::running(&mut self.connection, heads.iter().flat_map(Head::counted).map(|(counted, _)| counted)).await?;
-        let mut keys: Vec<&str> = heads.iter().filter_map(|head| head.rate.as_ref()).map(|rate| rate.key.as_str()).collect();
-        keys.sort_unstable();
-        keys.dedup();
+        let keys = rate_keys(heads);
         let starts = if keys.is_empty() { Vec::new() } else { lanes::starts(&mut self.connection, &keys).await? };
         let starts = starts.into_iter().map(|starts| (starts.key.clone(), starts)).collect();
         Ok(Limits { running, starts, allowed: Arc::clone(&done.allowed) })
@@ -324,7 +288,7 @@ impl Writer {
     ) -> Result<(), StoreError> {
         let (mut standing, mut empty) = (Vec::new(), Vec::new());
         let mut open = HashSet::new();
-        for Visited { lane: OpenLane { lane, turn, place }, heads, more, served, gate, room } in visited {
+        for Visited { lane: OpenLane { lane, place, .. }, turn, heads, more, served, gate, found: room } in visited {
             let left = !heads.is_empty() || more;
             // A place that this lane was opened for is another one's, if it did not take it.
             if !served && !left {
@@ -348,29 +312,5 @@ impl Writer {
             done.shared.set_open(queue as u8, place, false);
         }
         self.vacate_lanes(done).await
-    }
-}
-
-/// The lanes with their first jobs, each of which was asked for so many.
-fn visit(lanes: Vec<OpenLane>, heads: Vec<Head>, each: usize) -> Vec<Visited> {
-    let new = |lane| Visited { lane, heads: VecDeque::new(), more: false, served: false, gate: OPEN, room: Vec::new() };
-    let mut visited: Vec<Visited> = lanes.into_iter().map(new).collect();
-    for head in heads {
-        if let Some(lane) = visited.get_mut(head.lane) {
-            lane.heads.push_back(head);
-            lane.more = lane.heads.len() == each;
-        }
-    }
-    visited
-}
-
-/// A job starts.
-fn begin(head: &Head, at: Timestamp, limits: &mut Limits) {
-    for (counted, _) in head.counted() {
-        *limits.running.entry(counted).or_default() += 1;
-    }
-    if let Some(rate) = &head.rate {
-        let new = || Starts { key: rate.key.clone(), window: Window::default(), latest: rate.clone(), until: at };
-        limits.starts.entry(rate.key.clone()).or_insert_with(new).start(rate, at);
     }
 }

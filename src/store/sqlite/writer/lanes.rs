@@ -3,7 +3,7 @@
 //! How many jobs run with a key is known here, for only this task claims any. Which lanes there are is kept in a table, so a million
 //! keys take disk, not memory.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,15 +13,12 @@ use super::Writer;
 use super::transaction::Done;
 use crate::clock::Timestamp;
 use crate::job::Queue;
-use crate::store::claims::MOST_BYTES;
+use crate::store::StoreError;
 use crate::store::counted::{counts_at, rate_key_of};
-use crate::store::kept::lane::{Head, OPEN, OVER_QUOTA, Standing};
+use crate::store::kept::lane::{Head, OPEN, OVER_QUOTA, Standing, rate_keys};
 use crate::store::kept::state::LIMITED;
 use crate::store::reopens::Reopens;
-use crate::store::{StoreError, Window};
-
-/// The fewest and the most lanes that one claim looks at.
-const LOOKED_AT: (usize, usize) = (64, 512);
+use crate::store::turns::{self, LOOKED_AT, Served};
 
 /// What the writer knows of lanes. Where it is not sure it takes them for open: to look costs little.
 #[derive(Default)]
@@ -137,14 +134,12 @@ impl LaneChanges {
 }
 
 /// A lane while a claim looks at it.
-struct Visited {
-    lane: Lane,
-    heads: VecDeque<Head>,
-    /// Whether there may be more jobs than were looked at.
-    more: bool,
-    served: bool,
-    gate: i64,
-    /// What its first job would count for, and that has room: if the lane does not take the place, another one may.
+type Visited = turns::Visited<Lane, Found>;
+
+/// What is found out of a lane as one looks whether its first job may start.
+#[derive(Default)]
+struct Found {
+    /// What the job would count for, and that has room: if the lane does not take the place, another one may.
     room: Vec<Counted>,
     /// The key that has room for others, with higher limits.
     lower: Option<Arc<str>>,
@@ -250,50 +245,18 @@ impl Writer {
         let (begun, now) = (counts_at(before, done.now), self.clock.now());
         let heads = lanes::heads(&mut self.connection, queue, &found, each, now).await?;
         let mut starts = self.starts_of(&heads).await?;
-        let mut visited = visit(found, heads, each);
-
-        let (mut plain, mut jobs, mut bytes) = (0, Vec::new(), 0);
-        let mut turn = before.as_micros();
-        // Those without a limit stand where it is their turn.
-        let own = visited.iter().position(|lane| lane.lane.turn > self.lanes.turn[queue as usize]).unwrap_or(visited.len());
-        let mut going_on = true;
-        while going_on && plain + jobs.len() < wanted {
-            going_on = false;
-            for at in 0..=visited.len() {
-                if plain + jobs.len() == wanted {
-                    break;
-                }
-                if at == own && plain < unlimited {
-                    (plain, turn, going_on) = (plain + 1, turn + 1, true);
-                    self.lanes.turn[queue as usize] = turn;
-                    if plain + jobs.len() == wanted {
-                        break;
-                    }
-                }
-                let Some(lane) = visited.get_mut(at).filter(|lane| lane.gate == OPEN) else { continue };
-                let Some(head) = lane.heads.front() else { continue };
-                if !jobs.is_empty() && bytes + head.bytes > MOST_BYTES {
-                    // It is its turn with the next claim.
-                    going_on = false;
-                    break;
-                }
-                let behind = Duration::from_micros(jobs.len() as u64 + 1);
-                let at = begun.after(behind);
-                (lane.gate, lane.room, lane.lower) = self.gate(head, at, &starts, done);
-                turn += 1;
-                if lane.gate == OPEN {
-                    going_on = true;
-                    lane.served = true;
-                    lane.lane.turn = turn;
-                    begin(head, at, &mut starts, done);
-                    jobs.push((head.id, before.after(behind)));
-                    bytes += head.bytes;
-                    lane.heads.pop_front();
-                } else if lane.gate <= OVER_QUOTA {
-                    // The next place that becomes free is another lane's, in case that may have it.
-                    lane.lane.turn = turn;
-                }
+        let mut visited: Vec<Visited> = turns::visit(found.into_iter().map(|lane| (lane.turn, lane)), heads, each);
+        let own = self.lanes.turn[queue as usize];
+        let start = |head: &Head, at| {
+            let (gate, found) = self.gate(head, at, &starts, done);
+            if gate == OPEN {
+                begin(head, at, &mut starts, done);
             }
+            (gate, found)
+        };
+        let Served { plain, plain_turn, jobs } = turns::serve(&mut visited, own, (wanted, unlimited), (before, begun), start);
+        if let Some(turn) = plain_turn {
+            self.lanes.turn[queue as usize] = turn;
         }
 
         let claimed = lanes::claim(&mut self.connection, &jobs, token).await?;
@@ -314,9 +277,7 @@ impl Writer {
 
     /// The starts of the keys of these jobs.
     async fn starts_of(&mut self, heads: &[Head]) -> Result<HashMap<String, Starts>, StoreError> {
-        let mut keys: Vec<&str> = heads.iter().filter_map(|head| head.rate.as_ref()).map(|rate| rate.key.as_str()).collect();
-        keys.sort_unstable();
-        keys.dedup();
+        let keys = rate_keys(heads);
         if keys.is_empty() {
             return Ok(HashMap::new());
         }
@@ -339,15 +300,8 @@ impl Writer {
         limit.is_none_or(|limit| self.running(counted, done) < i64::from(limit))
     }
 
-    /// Whether a job may start at this moment: what the gate of its lane has to be, what it would count for that has room, and its key if
-    /// that has room for others alone.
-    fn gate(
-        &mut self,
-        head: &Head,
-        at: Timestamp,
-        starts: &HashMap<String, Starts>,
-        done: &mut Done,
-    ) -> (i64, Vec<Counted>, Option<Arc<str>>) {
+    /// Whether a job may start at this moment: what the gate of its lane has to be.
+    fn gate(&mut self, head: &Head, at: Timestamp, starts: &HashMap<String, Starts>, done: &mut Done) -> (i64, Found) {
         let (mut gate, mut room, mut lower) = (OPEN, Vec::new(), None);
         for (counted, limit) in head.counted() {
             let own = limit.unwrap_or_default();
@@ -370,15 +324,15 @@ impl Writer {
             }
         }
         if gate != OPEN {
-            return (gate, room, lower);
+            return (gate, Found { room, lower });
         }
         let opens = head.rate.as_ref().and_then(|rate| Some(starts.get(&rate.key)?.window.opens(rate, at)));
         match opens {
             Some(opens) if opens > at => {
                 self.lanes.next_open = Some(self.lanes.next_open.map_or(opens, |next| next.min(opens)));
-                (opens.as_micros(), room, None)
+                (opens.as_micros(), Found { room, lower })
             }
-            _ => (OPEN, room, None),
+            _ => (OPEN, Found { room, lower }),
         }
     }
 
@@ -402,7 +356,7 @@ impl Writer {
         let mut open = !all;
         let mut lower = HashSet::new();
         for visited in visited {
-            let Visited { lane: Lane { lane, turn }, heads, more, served, gate, room, lower: key } = visited;
+            let Visited { lane: Lane { lane, .. }, turn, heads, more, served, gate, found: Found { room, lower: key } } = visited;
             let left = !heads.is_empty() || more;
             lower.extend(key);
             // A place that this lane was opened for is another one's, if it did not take it.
@@ -430,20 +384,6 @@ impl Writer {
     }
 }
 
-/// The lanes with their first jobs, each of which was asked for so many.
-fn visit(lanes: Vec<Lane>, heads: Vec<Head>, each: usize) -> Vec<Visited> {
-    let new =
-        |lane| Visited { lane, heads: VecDeque::new(), more: false, served: false, gate: OPEN, room: Vec::new(), lower: None };
-    let mut visited: Vec<Visited> = lanes.into_iter().map(new).collect();
-    for head in heads {
-        if let Some(lane) = visited.get_mut(head.lane) {
-            lane.heads.push_back(head);
-            lane.more = lane.heads.len() == each;
-        }
-    }
-    visited
-}
-
 /// A job starts.
 fn begin(head: &Head, at: Timestamp, starts: &mut HashMap<String, Starts>, done: &mut Done) {
     for (counted, limit) in head.counted() {
@@ -452,8 +392,6 @@ fn begin(head: &Head, at: Timestamp, starts: &mut HashMap<String, Starts>, done:
         *latest = limit;
     }
     if let Some(rate) = &head.rate {
-        let new = || Starts { key: rate.key.clone(), window: Window::default(), latest: rate.clone(), until: at };
-        let starts = starts.entry(rate.key.clone()).or_insert_with(new);
-        starts.start(rate, at);
+        Starts::begin(starts, rate, at);
     }
 }
