@@ -89,6 +89,7 @@ async fn every_filter_selects(place: impl Place) {
         (Filter { executor: Some(Executor::Threads), ..all() }, vec![cpu.id]),
         (Filter { executor: Some(Executor::Processes), ..all() }, vec![]),
         (Filter { workload: Some("primes".into()), ..all() }, vec![cpu.id]),
+        (Filter { workload: Some("primes\0".into()), ..all() }, vec![]),
         (Filter { tags: vec![("team".into(), "search".into())], ..all() }, vec![cpu.id]),
         (Filter { tags: vec![("team".into(), "other".into())], ..all() }, vec![]),
         (Filter { tags: vec![("team".into(), "search".into()), ("run".into(), "7".into())], ..all() }, vec![cpu.id]),

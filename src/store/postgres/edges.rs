@@ -6,7 +6,7 @@ use sqlx::PgConnection;
 
 use super::moves::{Queued, queued};
 use super::pool::Pool;
-use super::rows::{self, Cells, from_jobs, text, uuid, uuids};
+use super::rows::{self, Cells, from_jobs, uuid, uuids};
 use crate::clock::Timestamp;
 use crate::job::{Dependency, JobId, NewJob, Owner};
 use crate::store::kept::edge::{Ended, read_child, read_counts, read_dependency, read_ended, read_parent, read_state};
@@ -34,15 +34,15 @@ pub(super) async fn unknown(connection: &mut PgConnection, jobs: &[JobId]) -> Re
 pub(super) async fn link(connection: &mut PgConnection, jobs: &[&NewJob]) -> Result<Vec<JobId>, StoreError> {
     let edges = || jobs.iter().flat_map(|job| job.after.iter().map(|after| (after, job.id)));
     let parents: Vec<_> = edges().map(|(after, _)| uuid(after.parent)).collect();
-    let text_ = "INSERT INTO edges (parent, child, rule, name, open) \
-                 SELECT parent, child, rule, name, EXISTS (SELECT 1 FROM work WHERE work.id = parent) \
-                 FROM unnest($1::UUID[], $2::UUID[], $3::SMALLINT[], $4::TEXT[]) AS t(parent, child, rule, name) \
-                 ON CONFLICT DO NOTHING RETURNING child, open";
-    let rows = sqlx::query(text_)
+    let text = "INSERT INTO edges (parent, child, rule, name, open) \
+                SELECT parent, child, rule, name, EXISTS (SELECT 1 FROM work WHERE work.id = parent) \
+                FROM unnest($1::UUID[], $2::UUID[], $3::SMALLINT[], $4::TEXT[]) AS t(parent, child, rule, name) \
+                ON CONFLICT DO NOTHING RETURNING child, open";
+    let rows = sqlx::query(text)
         .bind(&parents)
         .bind(edges().map(|(_, child)| uuid(child)).collect::<Vec<_>>())
         .bind(edges().map(|(after, _)| code(after.on_failure)).collect::<Vec<_>>())
-        .bind(edges().map(|(after, _)| after.name.as_deref().map(text)).collect::<Vec<_>>())
+        .bind(edges().map(|(after, _)| after.name.as_deref()).collect::<Vec<_>>())
         .fetch_all(&mut *connection)
         .await?;
     let mut past = Vec::new();

@@ -4,7 +4,7 @@ use sqlx::{PgConnection, Postgres, QueryBuilder};
 
 use super::pool::Pool;
 use super::read;
-use super::rows::{self, Cells, text, uuid, uuids};
+use super::rows::{self, Cells, uuid, uuids};
 use crate::clock::Timestamp;
 use crate::job::JobId;
 use crate::store::kept::event::{self, ACCEPTED, EventRow, FINISHED, PAGE, REQUEUED, RUNNING, has_conditions, kinds};
@@ -22,7 +22,7 @@ pub(super) async fn insert(connection: &mut PgConnection, rows: &[EventRow]) -> 
         .bind(uuids(rows.iter().map(|row| &row.job)))
         .bind(rows.iter().map(|row| i64::from(row.attempt)).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| row.kind).collect::<Vec<_>>())
-        .bind(rows.iter().map(|row| row.data.as_deref().map(text)).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.data.as_deref()).collect::<Vec<_>>())
         .execute(connection)
         .await?;
     Ok(())
@@ -123,7 +123,7 @@ fn query(filter: &EventFilter, after: Timestamp) -> QueryBuilder<Postgres> {
 fn conditions(query: &mut QueryBuilder<Postgres>, filter: &EventFilter) {
     read::subject(query, filter.owner, filter.bound, filter.executor, filter.workload.as_deref());
     for (key, value) in &filter.tags {
-        query.push(" AND EXISTS (SELECT 1 FROM tags WHERE tags.id = j.id AND tags.key = ").push_bind(text(key));
-        query.push(" AND tags.value = ").push_bind(text(value)).push(")");
+        query.push(" AND EXISTS (SELECT 1 FROM tags WHERE tags.id = j.id AND tags.key = ").push_bind(key.clone());
+        query.push(" AND tags.value = ").push_bind(value.clone()).push(")");
     }
 }

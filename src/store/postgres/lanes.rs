@@ -141,7 +141,7 @@ pub(super) async fn running(
     let (mut keys, mut owners) = (Vec::new(), Vec::new());
     for counted in counted {
         match counted {
-            Counted::Key(key) => keys.push(rows::text(&key)),
+            Counted::Key(key) => keys.push(key.to_string()),
             Counted::Owner(owner) => owners.push(owner.code()),
         }
     }
@@ -261,13 +261,13 @@ pub(super) async fn shut_for(connection: &mut PgConnection, counted: &[&Counted]
                 WHERE EXISTS (SELECT 1 FROM lanes WHERE gate = 1 AND ckey = keys.key) \
                 UNION ALL SELECT NULL, owner FROM unnest($2::BIGINT[]) AS owners (owner) \
                 WHERE EXISTS (SELECT 1 FROM lanes WHERE gate = 2 AND lanes.owner = owners.owner)";
-    let keys = counted.iter().filter_map(|counted| if let Counted::Key(key) = counted { Some(rows::text(key)) } else { None });
+    let keys = counted.iter().filter_map(|counted| if let Counted::Key(key) = counted { Some(&**key) } else { None });
     let owners = counted.iter().filter_map(|counted| if let Counted::Owner(owner) = counted { Some(owner.code()) } else { None });
     let query = sqlx::query_as(text).bind(keys.collect::<Vec<_>>()).bind(owners.collect::<Vec<_>>());
     let rows: Vec<(Option<String>, Option<i64>)> = query.fetch_all(connection).await?;
     let is_shut = |counted: &Counted| {
         rows.iter().any(|(key, owner)| match counted {
-            Counted::Key(name) => key.as_deref() == Some(rows::text(name).as_str()),
+            Counted::Key(name) => key.as_deref() == Some(&**name),
             Counted::Owner(code) => *owner == Some(code.code()),
         })
     };
@@ -294,7 +294,7 @@ pub(super) async fn vacate(
         };
     }
     let query = match counted {
-        Counted::Key(name) => sqlx::query(vacate!("gate = 1 AND ckey = $1")).bind(rows::text(name)),
+        Counted::Key(name) => sqlx::query(vacate!("gate = 1 AND ckey = $1")).bind(&**name),
         Counted::Owner(code) => sqlx::query(vacate!("gate = 2 AND owner = $1")).bind(code.code()),
     };
     let rows = query.bind(number(most)).bind(queues).fetch_all(connection).await?;
@@ -344,7 +344,6 @@ pub(super) async fn open_places(connection: &mut PgConnection) -> Result<Vec<Ope
 /// The starts of these keys, as far as there were any lately.
 pub(super) async fn starts(connection: &mut PgConnection, keys: &[&str]) -> Result<Vec<Starts>, StoreError> {
     let text = "SELECT key, starts, latest, until FROM rates WHERE key = ANY($1)";
-    let keys: Vec<String> = keys.iter().map(|key| rows::text(key)).collect();
     let rows = sqlx::query(text).bind(keys).fetch_all(connection).await?;
     rows.iter().map(read_starts).collect()
 }
@@ -363,7 +362,7 @@ pub(super) async fn keep_starts<'s>(
                 SELECT * FROM unnest($1::TEXT[], $2::TEXT[], $3::TEXT[], $4::BIGINT[]) \
                 ON CONFLICT (key) DO UPDATE SET starts = excluded.starts, latest = excluded.latest, until = excluded.until";
     sqlx::query(text)
-        .bind(all.iter().map(|starts| rows::text(&starts.key)).collect::<Vec<_>>())
+        .bind(all.iter().map(|starts| starts.key.as_str()).collect::<Vec<_>>())
         .bind(all.iter().map(|starts| json(&starts.window)).collect::<Vec<_>>())
         .bind(all.iter().map(|starts| json(&starts.latest)).collect::<Vec<_>>())
         .bind(all.iter().map(|starts| starts.until.as_micros()).collect::<Vec<_>>())

@@ -4,8 +4,7 @@ use async_trait::async_trait;
 
 use super::PostgresStore;
 use super::pool::Pool;
-
-use super::rows::{Cells, text, uuid};
+use super::rows::{Cells, uuid};
 use crate::clock::Timestamp;
 use crate::job::{Concurrency, JobId, Rate};
 use crate::store::counted::Starts;
@@ -100,11 +99,11 @@ async fn concurrency_keys(pool: &Pool, after: &str, most: usize) -> Result<Vec<S
     let keys = "SELECT key FROM ((SELECT DISTINCT ckey AS key FROM lanes WHERE ckey > $1 ORDER BY ckey LIMIT $2) UNION \
                 SELECT DISTINCT ckey COLLATE \"C\" FROM work WHERE state = 2 AND ckey IS NOT NULL AND ckey COLLATE \"C\" > $1) AS keys \
                 ORDER BY key LIMIT $2";
-    Ok(sqlx::query_scalar(keys).bind(text(after)).bind(number(most)).fetch_all(pool).await?)
+    Ok(sqlx::query_scalar(keys).bind(after).bind(number(most)).fetch_all(pool).await?)
 }
 
 async fn rate_keys(pool: &Pool, after: &str, most: usize) -> Result<Vec<String>, StoreError> {
     let keys = "SELECT key FROM ((SELECT key FROM rates WHERE key > $1 ORDER BY key LIMIT $2) UNION \
                 (SELECT DISTINCT rkey FROM lanes WHERE rkey > $1 ORDER BY rkey LIMIT $2)) AS keys ORDER BY key LIMIT $2";
-    Ok(sqlx::query_scalar(keys).bind(text(after)).bind(number(most)).fetch_all(pool).await?)
+    Ok(sqlx::query_scalar(keys).bind(after).bind(number(most)).fetch_all(pool).await?)
 }

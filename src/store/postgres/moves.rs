@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use serde_json::value::RawValue;
 use sqlx::PgConnection;
 
-use super::rows::{self, Cells, Known, Lane, any, known, of_id, place_of, text, uuid, uuids};
+use super::rows::{self, Cells, Known, Lane, any, known, of_id, place_of, uuid, uuids};
 use super::{edges, events};
 use crate::clock::Timestamp;
 use crate::job::{Conclusion, Ending, Failure, FindingKinds, JobId, NewJob, Queue, Timing};
@@ -27,8 +27,8 @@ pub(super) async fn tag(connection: &mut PgConnection, jobs: &[Insertion<'_>]) -
     let tags = || jobs.iter().flat_map(|insertion| insertion.job.submission.tags.iter().map(|tag| (insertion.job.id, tag)));
     if tags().next().is_some() {
         sqlx::query("INSERT INTO tags (key, value, id) SELECT * FROM unnest($1::TEXT[], $2::TEXT[], $3::UUID[])")
-            .bind(tags().map(|(_, (key, _))| text(key)).collect::<Vec<_>>())
-            .bind(tags().map(|(_, (_, value))| text(value)).collect::<Vec<_>>())
+            .bind(tags().map(|(_, (key, _))| key.as_str()).collect::<Vec<_>>())
+            .bind(tags().map(|(_, (_, value))| value.as_str()).collect::<Vec<_>>())
             .bind(tags().map(|(id, _)| uuid(id)).collect::<Vec<_>>())
             .execute(connection)
             .await?;

@@ -90,7 +90,8 @@ pub(super) fn any<T>(values: impl Iterator<Item = Option<T>>) -> Option<Vec<Opti
     values.iter().any(Option::is_some).then_some(values)
 }
 
-/// Text that may come from anywhere: PostgreSQL keeps no NUL in it.
+/// Text that may have anything in it, as errors do and what a filter looks for: PostgreSQL has no NUL in any. What the API takes of jobs has
+/// none.
 pub(super) fn text(text: &str) -> String {
     if text.contains('\0') { text.replace('\0', "\u{fffd}") } else { text.to_owned() }
 }
@@ -154,9 +155,9 @@ impl Lane {
     pub(super) fn of(submission: &Submission) -> Option<Self> {
         let name = submission.lane()?;
         Some(Self {
-            name: text(&name),
-            ckey: submission.concurrency.as_ref().map(|limit| text(&limit.key)),
-            rkey: submission.rate.as_ref().map(|limit| text(&limit.key)),
+            name,
+            ckey: submission.concurrency.as_ref().map(|limit| limit.key.clone()),
+            rkey: submission.rate.as_ref().map(|limit| limit.key.clone()),
             confined: submission.owner.filter(|_| submission.confined).map(Owner::code),
             place: submission.requires.as_deref().map(json).unwrap_or_default(),
         })
