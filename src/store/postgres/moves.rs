@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use serde_json::value::RawValue;
 use sqlx::PgConnection;
 
-use super::rows::{self, Cells, Known, Lane, any, known, of_id, place_of, uuid, uuids};
+use super::rows::{self, Cells, Known, Lane, any, known, of_id, place_of, submission, uuid, uuids};
 use super::{edges, events};
 use crate::clock::Timestamp;
 use crate::job::{Conclusion, Ending, Failure, FindingKinds, JobId, NewJob, Queue, Timing};
@@ -315,6 +315,9 @@ pub(super) async fn expired(connection: &mut PgConnection, now: Timestamp, most:
 pub(super) struct Back {
     pub(super) id: JobId,
     pub(super) known: Known,
+    /// Its lane, if it has a limit.
+    pub(super) lane: Option<Lane>,
+    pub(super) expires_at: Option<Timestamp>,
     /// What its result was.
     pub(super) ending: Ending,
     pub(super) timing: Option<Timing>,
@@ -342,7 +345,9 @@ pub(super) async fn requeue(
         let (id, n) = (cells.id()?, cells.take::<i64>()?);
         let (ending, timing) = (cells.code()?, measured(&mut cells)?);
         let at = Timestamp::from_micros(before.as_micros() + n);
-        Ok(Back { id, ending, timing, at, known: known(&mut cells)?, blocked: false })
+        let (submission, queue) = submission(&mut cells)?;
+        let (known, lane, expires_at) = (Known::of(&submission, queue), Lane::of(&submission), submission.expires_at);
+        Ok(Back { id, known, lane, expires_at, ending, timing, at, blocked: false })
     };
     let mut back = rows.iter().map(back).collect::<Result<Vec<_>, StoreError>>()?;
     if back.is_empty() {
@@ -359,11 +364,11 @@ pub(super) async fn requeue(
                 FROM unnest($1::UUID[], $2::BIGINT[], $3::BIGINT[], $4::TEXT[], $5::TEXT[], $6::TEXT[], $7::BIGINT[]) \
                 AS t(id, due_at, expires_at, lane, ckey, rkey, confined) JOIN jobs j ON j.id = t.id JOIN results r ON r.id = t.id \
                 WHERE j.id BETWEEN $9 AND $10 AND r.id BETWEEN $9 AND $10";
-    let lanes = || back.iter().map(|back| back.known.lane.as_ref());
+    let lanes = || back.iter().map(|back| back.lane.as_ref());
     sqlx::query(text)
         .bind(uuids(&ids))
         .bind(&moments)
-        .bind(back.iter().map(|back| back.known.expires_at).collect::<Vec<_>>())
+        .bind(back.iter().map(|back| back.expires_at.map(Timestamp::as_micros)).collect::<Vec<_>>())
         .bind(lanes().map(|lane| lane.map(|lane| lane.name.as_str())).collect::<Vec<_>>())
         .bind(lanes().map(|lane| lane.and_then(|lane| lane.ckey.as_deref())).collect::<Vec<_>>())
         .bind(lanes().map(|lane| lane.and_then(|lane| lane.rkey.as_deref())).collect::<Vec<_>>())

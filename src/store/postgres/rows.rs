@@ -135,9 +135,19 @@ pub(super) struct Known {
     pub(super) webhook: Option<Webhook>,
     /// What it counts for as long as it runs.
     pub(super) counted: Vec<Counted>,
-    /// The name of its lane, if it has a limit, and the keys of that.
-    pub(super) lane: Option<Lane>,
-    pub(super) expires_at: Option<i64>,
+}
+
+impl Known {
+    pub(super) fn of(submission: &Submission, queue: Queue) -> Self {
+        let key = submission.concurrency.as_ref().map(|limit| Counted::Key(limit.key.as_str().into()));
+        let quota = submission.owner.filter(|_| submission.confined).map(Counted::Owner);
+        Self {
+            queue,
+            subject: subject(submission, queue),
+            webhook: submission.webhook.as_deref().cloned(),
+            counted: key.into_iter().chain(quota).collect(),
+        }
+    }
 }
 
 /// The lane of a job with a limit.
@@ -170,13 +180,19 @@ pub(super) fn place_of(lane: &str) -> String {
     parts.get(3).map(ToString::to_string).unwrap_or_default()
 }
 
-/// From the queue, the tag, the workload's name and the options.
-pub(super) fn known(cells: &mut Cells<'_>) -> Result<Known, StoreError> {
+/// From the queue, the tag, the workload's name and the options: the job without its workload, and its queue.
+pub(super) fn submission(cells: &mut Cells<'_>) -> Result<(Submission, Queue), StoreError> {
     let queue: Queue = cells.code()?;
     let bound = cells.code()?;
     let workload = Spec { kind: cells.take()?, ..Spec::default() };
     let options = cells.json::<Options<'_>>()?.unwrap_or_default();
-    Ok(known_by(&given_back(Submission::new(bound, workload), queue, options), queue))
+    Ok((given_back(Submission::new(bound, workload), queue, options), queue))
+}
+
+/// From the same columns.
+pub(super) fn known(cells: &mut Cells<'_>) -> Result<Known, StoreError> {
+    let (submission, queue) = submission(cells)?;
+    Ok(Known::of(&submission, queue))
 }
 
 /// A submission with what is kept of it in its options.
@@ -184,29 +200,6 @@ fn given_back(mut submission: Submission, queue: Queue, options: Options<'_>) ->
     let mut route = Route { executor: queue.executor(), queue, rule: Rule::Insisted, evidence: None };
     options.give_back(&mut submission, &mut route);
     submission
-}
-
-/// The same of a job that was read.
-pub(super) fn known_of(job: &Job) -> Known {
-    known_by(&job.submission, job.route.queue)
-}
-
-/// What a job counts for as long as it runs.
-fn counted(submission: &Submission) -> Vec<Counted> {
-    let key = submission.concurrency.as_ref().map(|limit| Counted::Key(limit.key.as_str().into()));
-    let quota = submission.owner.filter(|_| submission.confined).map(Counted::Owner);
-    key.into_iter().chain(quota).collect()
-}
-
-fn known_by(submission: &Submission, queue: Queue) -> Known {
-    Known {
-        queue,
-        lane: Lane::of(submission),
-        counted: counted(submission),
-        expires_at: submission.expires_at.map(Timestamp::as_micros),
-        subject: subject(submission, queue),
-        webhook: submission.webhook.as_deref().cloned(),
-    }
 }
 
 /// What a job is told of as.
@@ -237,18 +230,7 @@ pub(super) struct Fresh {
 /// What a node keeps of a job that it runs, so that the end of the attempt need not read it again.
 pub(super) struct Run {
     pub(super) token: i64,
-    pub(super) queue: Queue,
-    pub(super) subject: Subject,
-    pub(super) webhook: Option<Webhook>,
-    /// What it counts for as long as it runs.
-    pub(super) counted: Vec<Counted>,
-}
-
-impl Run {
-    pub(super) fn of(submission: &Submission, queue: Queue, token: i64) -> Self {
-        let (subject, webhook) = (subject(submission, queue), submission.webhook.as_deref().cloned());
-        Self { token, queue, subject, webhook, counted: counted(submission) }
-    }
+    pub(super) known: Known,
 }
 
 /// From rows of [`of_claim`] of a queue, in the order of the claims.
@@ -275,6 +257,6 @@ fn claimed(row: &PgRow, queue: Queue) -> Result<Fresh, StoreError> {
     let (claimed, options) = job::claimed(&mut cells)?;
     let spec = Spec { kind: claimed.workload.kind.clone(), ..Spec::default() };
     let submission = given_back(Submission::new(claimed.bound, spec), queue, options);
-    let run = Arc::new(Run::of(&submission, queue, claimed.lease.token));
+    let run = Arc::new(Run { token: claimed.lease.token, known: Known::of(&submission, queue) });
     Ok(Fresh { claimed, claimed_at: cells.time()?, run })
 }

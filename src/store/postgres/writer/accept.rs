@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::super::moves::Insertion;
-use super::super::rows::{Fresh, Lane, Run, subject};
+use super::super::rows::{Fresh, Known, Lane, Run, subject};
 use super::Writer;
 use super::batch::Batch;
 use super::transaction::Done;
@@ -76,6 +76,6 @@ impl Writer {
 
 /// A new job as its claim hands it over.
 fn fresh(job: &NewJob, queue: Queue, token: i64, at: Timestamp) -> Fresh {
-    let run = Arc::new(Run::of(&job.submission, queue, token));
+    let run = Arc::new(Run { token, known: Known::of(&job.submission, queue) });
     Fresh { claimed: claimed_at_once(job, token, at), claimed_at: at, run }
 }

@@ -73,7 +73,7 @@ impl Writer {
         }
         done.shared.enter(queue, RUNNING, claimed.len() as u64);
         for Fresh { claimed, claimed_at, run } in &claimed {
-            done.tell(*claimed_at, claimed.lease.id, || run.subject.clone(), || What::Running { attempt: claimed.attempt });
+            done.tell(*claimed_at, claimed.lease.id, || run.known.subject.clone(), || What::Running { attempt: claimed.attempt });
         }
         done.claimed[queue as usize].extend(claimed);
     }

@@ -85,7 +85,7 @@ impl Writer {
         let (mut again, mut rows) = (Vec::new(), Vec::new());
         let due_at = again_at(done.moment(), done.now);
         for job in lost {
-            let known = rows::known_of(&job);
+            let known = rows::Known::of(&job.submission, job.route.queue);
             done.shared.leave(known.queue, RUNNING, 1);
             done.lanes.vacate(&known.counted);
             if let Some((ending, failure)) = fate(&job, self.max_losses) {

@@ -53,18 +53,19 @@ impl Writer {
                     done.settled.push(late(lease));
                     continue;
                 };
-                let finished_at = end.finished_at;
+                let (known, finished_at) = (&run.known, end.finished_at);
                 done.ended.push(*lease);
-                done.shared.leave(run.queue, RUNNING, 1);
-                done.lanes.vacate(&run.counted);
+                done.shared.leave(known.queue, RUNNING, 1);
+                done.lanes.vacate(&known.counted);
                 done.settled.push(Settled::Ended { started_at, finished_at });
-                done.counts.push(Count::new(run.subject.key(conclusion.ending), conclusion.timing.as_ref()));
+                done.counts.push(Count::new(known.subject.key(conclusion.ending), conclusion.timing.as_ref()));
                 if children {
                     done.unblocking.push_back(lease.id);
                 }
-                done.announce((lease.id, run.subject.owner), conclusion.ending, finished_at, run.webhook.clone());
+                done.announce((lease.id, known.subject.owner), conclusion.ending, finished_at, known.webhook.clone());
                 let finished = || Box::new(conclusion.clone().at(Some(started_at), finished_at));
-                done.tell(finished_at, lease.id, || run.subject.clone(), || What::Finished { attempt, finished: finished() });
+                let what = || What::Finished { attempt, finished: finished() };
+                done.tell(finished_at, lease.id, || known.subject.clone(), what);
                 continue;
             }
             let Some(held) = take_if(&mut held, lease.id, |held| held.token == lease.token) else {
@@ -175,7 +176,7 @@ impl Writer {
 /// The end of an attempt that runs here, if the settlement is one.
 fn end<'b>(lease: Lease, settlement: &'b Settlement, run: &Run, done: &mut Done) -> Option<End<'b>> {
     let Settlement::Finish(conclusion) = settlement else { return None };
-    let Subject { bound, executor, .. } = run.subject;
+    let Subject { bound, executor, .. } = run.known.subject;
     let findings = conclusion.timing.as_ref().map(|timing| FindingKinds::of(bound, executor, timing)).unwrap_or_default();
     Some(End { lease, conclusion, findings, finished_at: done.moment() })
 }

@@ -402,15 +402,14 @@ impl Writer {
         let requeued = back.iter().map(|back| back.id).collect();
         for back in back {
             let known = back.known;
-            let key = known.subject.key(back.ending);
-            done.counts.push(Count::taken_out(key, back.timing.as_ref()));
+            done.counts.push(Count::taken_out(known.subject.key(back.ending), back.timing.as_ref()));
             if back.blocked {
                 done.shared.enter(known.queue, BLOCKED, 1);
             } else {
-                done.queue(Queued { queue: known.queue, lane: known.lane });
+                done.queue(Queued { queue: known.queue, lane: back.lane });
             }
             // Those whose time is not over yet have it still.
-            done.shared.expires(known.expires_at.filter(|at| *at > before.as_micros()));
+            done.shared.expires(back.expires_at.filter(|at| *at > before).map(Timestamp::as_micros));
             done.tell(back.at, back.id, || known.subject, || What::Requeued);
         }
         Ok(requeued)
