@@ -2,21 +2,17 @@
 
 use std::collections::VecDeque;
 
-use tokio::sync::oneshot;
-
-use super::{Claimed, StoreError};
+use super::Claimed;
+use super::acceptance::Reply;
 use crate::job::Queue;
 
 /// The most bytes of workloads that are claimed from the jobs that wait in a queue by one transaction, unless a single job has more.
 pub(super) const MOST_BYTES: i64 = 32 << 20;
 
-/// Who is told what was claimed.
-type Reply = oneshot::Sender<Result<Vec<Claimed>, StoreError>>;
-
 /// A claim that waits.
 pub(super) struct Waiting {
     pub(super) most: usize,
-    pub(super) reply: Reply,
+    pub(super) reply: Reply<Vec<Claimed>>,
 }
 
 /// The claims that wait, of each queue in the order in which they came.
@@ -24,7 +20,7 @@ pub(super) struct Waiting {
 pub(super) struct Claims([VecDeque<Waiting>; Queue::ALL.len()]);
 
 impl Claims {
-    pub(super) fn push(&mut self, queue: Queue, most: usize, reply: Reply) {
+    pub(super) fn push(&mut self, queue: Queue, most: usize, reply: Reply<Vec<Claimed>>) {
         self.of(queue).push_back(Waiting { most, reply });
     }
 

@@ -7,6 +7,7 @@
 //!
 //! Each method is one short transaction. Rows stay private to the store: what both drivers keep alike is in `kept/`, the rest is theirs.
 
+mod acceptance;
 mod bloat;
 mod claims;
 mod codes;

@@ -4,7 +4,8 @@ use std::collections::HashSet;
 
 use super::state::stands;
 use super::{Cells, Row};
-use crate::job::{Dependency, Ending, Failure, FailureKind, JobId, NewJob, OnFailure};
+use crate::job::{Dependency, Ending, Failure, FailureKind, JobId, OnFailure};
+use crate::store::acceptance::Acceptance;
 use crate::store::{Child, Graph, ParentEdge, StateFilter, StoreError};
 
 /// The most edges that one transaction follows, and the most steps down the graph: the rest is left to the next ones, so that neither a
@@ -44,28 +45,29 @@ impl Ended {
     }
 }
 
-/// Takes those out of `accepts`, each of which has `jobs` that are kept together or not at all, that come after `unknown` jobs, or after others
-/// that are taken out; and why.
-pub(in crate::store) fn orphans<A>(
-    accepts: &mut Vec<A>,
-    jobs: impl Fn(&A) -> &[NewJob],
-    mut unknown: HashSet<JobId>,
-) -> Vec<(A, StoreError)> {
-    let mut orphans = Vec::new();
-    loop {
-        let before = orphans.len();
+/// What new jobs come after that is not among them.
+pub(in crate::store) fn parents_elsewhere<W>(accepts: &[Acceptance<W>]) -> Vec<JobId> {
+    let jobs = || accepts.iter().flat_map(|accept| &accept.jobs);
+    let own: HashSet<JobId> = jobs().map(|job| job.id).collect();
+    let parents = jobs().flat_map(|job| &job.after).map(|after| after.parent);
+    parents.filter(|parent| !own.contains(parent)).collect()
+}
+
+/// Refuses those that come after `unknown` jobs, or after others that are refused.
+pub(in crate::store) fn refuse_orphans<W>(accepts: &mut Vec<Acceptance<W>>, mut unknown: HashSet<JobId>) {
+    let mut go_on = !unknown.is_empty();
+    while std::mem::take(&mut go_on) {
         for accept in std::mem::take(accepts) {
-            let mut edges = jobs(&accept).iter().flat_map(|job| job.after.iter().map(|after| (job.id, after.parent)));
+            let mut edges = accept.jobs.iter().flat_map(|job| job.after.iter().map(|after| (job.id, after.parent)));
             match edges.find(|(_, parent)| unknown.contains(parent)) {
                 Some((job, parent)) => {
-                    unknown.extend(jobs(&accept).iter().map(|job| job.id));
-                    orphans.push((accept, StoreError::UnknownParent { job, parent }));
+                    unknown.extend(accept.jobs.iter().map(|job| job.id));
+                    go_on = true;
+                    // Nobody may be waiting for an answer any more.
+                    drop(accept.reply.send(Err(StoreError::UnknownParent { job, parent })));
                 }
                 None => accepts.push(accept),
             }
-        }
-        if orphans.len() == before {
-            return orphans;
         }
     }
 }

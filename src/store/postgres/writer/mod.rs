@@ -48,15 +48,15 @@ use super::session::Session;
 use super::shared::Shared;
 use super::synced::Synced;
 use crate::clock::{Clock, Timestamp};
-use crate::job::{JobId, NewJob, Owner, Queue};
+use crate::job::{JobId, Owner, Queue};
+use crate::store::acceptance;
+pub(super) use crate::store::acceptance::Reply;
 use crate::store::claims::Claims;
 use crate::store::full::Full;
 use crate::store::intake::Noted;
 use crate::store::said::{NoteLimits, Said};
 use crate::store::{Cancelled, Claimed, Firing, Lease, Once, Settled, Settlement, StateFilter, StoreError};
 use crate::telemetry::Sparing;
-
-pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 
 /// What the writer is asked to do.
 pub(super) enum Command {
@@ -83,12 +83,7 @@ impl From<Noted> for Command {
 }
 
 /// New jobs.
-pub(super) struct Acceptance {
-    pub(super) jobs: Vec<NewJob>,
-    /// What is to change in the same transaction, or not at all.
-    pub(super) with: Option<With>,
-    pub(super) reply: Reply<Vec<NewJob>>,
-}
+pub(super) type Acceptance = acceptance::Acceptance<With>;
 
 /// What goes along with new jobs, or without any.
 pub(super) enum With {

@@ -50,15 +50,15 @@ use super::edit::Edit;
 use super::front::{Begun, Fronts};
 use super::intake::Noted;
 use crate::clock::{Clock, Timestamp};
-use crate::job::{JobId, NewJob, Owner, Queue, Submission};
+use crate::job::{JobId, Owner, Queue, Submission};
+use crate::store::acceptance;
+pub(super) use crate::store::acceptance::Reply;
 use crate::store::claims::Claims;
 use crate::store::full::Full;
 use crate::store::node::Gatekeeper;
 use crate::store::said::NoteLimits;
-use crate::store::{Cancelled, Claimed, Lease, StateFilter, StoreError, Subject, SummaryKey, Urgency};
+use crate::store::{Cancelled, Claimed, Lease, StateFilter, Subject, SummaryKey, Urgency};
 use crate::telemetry::Sparing;
-
-pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 
 /// What the writer is asked to do.
 pub(super) enum Command {
@@ -90,12 +90,7 @@ impl From<Noted> for Command {
 }
 
 /// New jobs.
-pub(super) struct Acceptance {
-    pub(super) jobs: Vec<NewJob>,
-    /// What is to change in the same transaction, or not at all.
-    pub(super) with: Option<Box<dyn Edit>>,
-    pub(super) reply: Reply<Vec<NewJob>>,
-}
+pub(super) type Acceptance = acceptance::Acceptance<Box<dyn Edit>>;
 
 /// The task that writes.
 pub(super) struct Writer {

@@ -1,6 +1,6 @@
 //! Blocked jobs: what new jobs come after, and what becomes of them when that has ended.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use super::super::edges;
 use super::super::statements::Queued;
@@ -9,7 +9,7 @@ use super::batch::Batch;
 use super::transaction::Done;
 use crate::job::{JobId, NewJob};
 use crate::store::StoreError;
-use crate::store::kept::edge::{Doom, Ended, MOST_EDGES, MOST_STEPS, orphans};
+use crate::store::kept::edge::{Doom, Ended, MOST_EDGES, MOST_STEPS, parents_elsewhere, refuse_orphans};
 use crate::store::kept::state::{BLOCKED, SCHEDULED};
 
 impl Writer {
@@ -18,16 +18,10 @@ impl Writer {
         if !batch.has_edges() {
             return Ok(());
         }
-        let own: HashSet<JobId> = batch.new_jobs().map(|job| job.id).collect();
-        let parents = batch.new_jobs().flat_map(|job| &job.after).map(|after| after.parent);
-        let others: Vec<JobId> = parents.filter(|parent| !own.contains(parent)).collect();
-        let unknown: HashSet<JobId> = edges::unknown(&mut self.connection, &others).await?.into_iter().collect();
-        if unknown.is_empty() {
-            return Ok(());
-        }
-        for (accept, error) in orphans(&mut batch.accepts, |accept| &accept.jobs, unknown) {
-            // Nobody may be waiting for an answer any more.
-            drop(accept.reply.send(Err(error)));
+        let others = parents_elsewhere(&batch.accepts);
+        if !others.is_empty() {
+            let unknown = edges::unknown(&mut self.connection, &others).await?;
+            refuse_orphans(&mut batch.accepts, unknown.into_iter().collect());
         }
         Ok(())
     }
