@@ -3,7 +3,6 @@
 use std::sync::LazyLock;
 
 use futures_util::TryStreamExt;
-use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection};
 
 use super::codes::Code;
@@ -136,23 +135,14 @@ pub(super) struct Released {
     pub(super) queued: Queued,
 }
 
-/// Makes a running job wait again as if it had not been claimed.
-pub(super) async fn release(connection: &mut Connection, id: JobId) -> Result<Released, StoreError> {
-    let text = "UPDATE jobs SET state = iif(lane IS NULL, 1, 4), token = NULL, attempt = attempt - 1 WHERE id = ? \
+/// Makes a running job wait again as if it had not been claimed, or until a moment.
+pub(super) async fn release(connection: &mut Connection, id: JobId, until: Option<Timestamp>) -> Result<Released, StoreError> {
+    let text = "UPDATE jobs SET state = CASE WHEN ?1 IS NOT NULL THEN 0 WHEN lane IS NULL THEN 1 ELSE 4 END, \
+                due_at = coalesce(?1, due_at), token = NULL, attempt = attempt - 1 WHERE id = ?2 \
                 RETURNING claimed_at, expires_at, queue, lane";
-    released(&sqlx::query(text).bind(&id.as_bytes()[..]).fetch_one(connection).await?)
-}
-
-/// The same until `due_at`.
-pub(super) async fn postpone(connection: &mut Connection, id: JobId, due_at: Timestamp) -> Result<Released, StoreError> {
-    let text = "UPDATE jobs SET state = 0, due_at = ?, token = NULL, attempt = attempt - 1 WHERE id = ? \
-                RETURNING claimed_at, expires_at, queue, lane";
-    let postponed = sqlx::query(text).bind(due_at.as_micros()).bind(&id.as_bytes()[..]);
-    released(&postponed.fetch_one(connection).await?)
-}
-
-fn released(row: &SqliteRow) -> Result<Released, StoreError> {
-    let mut cells = Cells::new(row);
+    let query = sqlx::query(text).bind(until.map(Timestamp::as_micros)).bind(&id.as_bytes()[..]);
+    let row = query.fetch_one(connection).await?;
+    let mut cells = Cells::new(&row);
     let (claimed_at, expires_at) = (cells.time()?, cells.time_or_none()?);
     Ok(Released { claimed_at, expires_at, queued: Queued { queue: cells.code()?, lane: cells.take()? } })
 }

@@ -98,25 +98,28 @@ impl Writer {
                 done.depths.at(queue).scheduled += 1;
                 done.due(*due_at);
             }
-            Settlement::Release { begun } => {
-                events::keep_attempt(&mut self.connection, lease.id).await?;
-                let released = statements::release(&mut self.connection, lease.id).await?;
-                done.expires(released.expires_at);
-                if !begun {
-                    self.take_back_start(&released, done).await?;
-                }
-                done.queue(released.queued);
-            }
-            Settlement::Later { due_at } => {
-                events::keep_attempt(&mut self.connection, lease.id).await?;
-                let released = statements::postpone(&mut self.connection, lease.id, *due_at).await?;
-                done.expires(released.expires_at);
-                self.take_back_start(&released, done).await?;
-                done.depths.at(queue).scheduled += 1;
-                done.due(*due_at);
-            }
+            Settlement::Release { begun } => self.give_back(lease.id, None, *begun, done).await?,
+            Settlement::Later { due_at } => self.give_back(lease.id, Some(*due_at), false, done).await?,
             // Not odd: `settle` has put it into the script.
             Settlement::Finish(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Makes a running job wait again as if it had not been claimed, or until a moment. One whose work had not `begun` was no start of its rate.
+    async fn give_back(&mut self, id: JobId, until: Option<Timestamp>, begun: bool, done: &mut Done) -> Result<(), StoreError> {
+        events::keep_attempt(&mut self.connection, id).await?;
+        let released = statements::release(&mut self.connection, id, until).await?;
+        done.expires(released.expires_at);
+        if !begun {
+            self.take_back_start(&released, done).await?;
+        }
+        match until {
+            None => done.queue(released.queued),
+            Some(due_at) => {
+                done.depths.at(released.queued.queue).scheduled += 1;
+                done.due(due_at);
+            }
         }
         Ok(())
     }
