@@ -5,11 +5,10 @@ use serde_json::value::RawValue;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::read::first_id;
 use super::{PostgresStore, rows};
 use crate::clock::Timestamp;
 use crate::job::{ComparisonId, Owner};
-use crate::store::kept::{code, comparison, number};
+use crate::store::kept::{code, comparison, first_id, number};
 use crate::store::{Comparison, ComparisonEnd, ComparisonState, ComparisonStore, StoreError, page};
 
 #[async_trait]
@@ -53,8 +52,8 @@ impl ComparisonStore for PostgresStore {
     }
 
     async fn comparison_ended_before(&self, moment: Timestamp) -> Result<Option<ComparisonId>, StoreError> {
-        let moment = moment.as_micros();
-        let query = sqlx::query_scalar::<_, Uuid>(comparison::ENDED_BEFORE).bind(rows::uuid(first_id(moment))).bind(moment);
+        let first = rows::uuid(first_id(moment));
+        let query = sqlx::query_scalar::<_, Uuid>(comparison::ENDED_BEFORE).bind(first).bind(moment.as_micros());
         Ok(query.fetch_optional(&self.pool).await?.map(|id| ComparisonId::from_bytes(id.into_bytes())))
     }
 

@@ -10,16 +10,11 @@ use uuid::Uuid;
 use super::partitions::Ends;
 use super::pool::Pool;
 use super::rows::{self, Cells, from_jobs, of_job, outline_of_job, text, uuid, uuids};
-use crate::clock::Timestamp;
 use crate::job::{Bound, Executor, Job, JobId, Owner, Queue};
 use crate::store::kept::state::{codes_of_any, lots_of};
-use crate::store::kept::{code, number};
+use crate::store::kept::{ID_SLACK, code, first_id, number};
 use crate::store::page::{Held, Ids};
 use crate::store::{Filter, Order, Page, StoreError, Weight as _};
-
-/// How far the time in an id may be from the time of acceptance. They are mostly milliseconds apart, but a store that can't write
-/// accepts late, and ids never go back when the clock does.
-const ID_SLACK_US: i64 = 3_600_000_000;
 
 /// The most jobs that one statement looks for.
 const LOOKED_FOR: usize = 500;
@@ -203,11 +198,11 @@ fn part(
     }
     if let Some(since) = filter.since {
         query.push(" AND j.accepted_at >= ").push_bind(since.as_micros());
-        query.push(" AND j.id >= ").push_bind(uuid(first_id(since.as_micros().saturating_sub(ID_SLACK_US))));
+        query.push(" AND j.id >= ").push_bind(uuid(first_id(since.before(ID_SLACK))));
     }
     if let Some(until) = filter.until {
         query.push(" AND j.accepted_at < ").push_bind(until.as_micros());
-        query.push(" AND j.id < ").push_bind(uuid(first_id(until.as_micros().saturating_add(ID_SLACK_US))));
+        query.push(" AND j.id < ").push_bind(uuid(first_id(until.after(ID_SLACK))));
     }
     if let Some(after) = page.after {
         let beyond = if page.order == Order::NewestFirst { " AND j.id < " } else { " AND j.id > " };
@@ -244,12 +239,4 @@ pub(super) fn subject(
     if let Some(workload) = workload {
         query.push(" AND j.type = ").push_bind(text(workload));
     }
-}
-
-/// The smallest id of a moment: its first 48 bits are the milliseconds since the Unix epoch (RFC 9562, UUID version 7).
-pub(super) fn first_id(micros: i64) -> JobId {
-    let millis = Timestamp::from_micros(micros).as_micros().div_euclid(1_000).clamp(0, (1 << 48) - 1);
-    let mut id = [0; 16];
-    id[..6].copy_from_slice(&millis.to_be_bytes()[2..]);
-    JobId::from_bytes(id)
 }

@@ -10,13 +10,12 @@ use super::PostgresStore;
 use super::connect::{in_time, within};
 use super::edges;
 use super::partitions::{self, Dropped, Partition};
-use super::read::first_id;
 use super::rows::{Cells, uuid, uuids};
 use super::webhooks;
 use super::writer::Command;
 use crate::clock::Timestamp;
 use crate::job::JobId;
-use crate::store::kept::number;
+use crate::store::kept::{first_id, number};
 use crate::store::{Removal, Removed, RetentionStore, Sketches, Store as _, StoreError};
 
 /// How long steps may take that read a whole day: longer than the database lets them (`partitions/drop.rs`).
@@ -117,7 +116,7 @@ impl PostgresStore {
         }
         let (mut before, moment) = match ended_before {
             // What ended before a moment was accepted before it, so few others are looked at.
-            Some(moment) => (uuid(first_id(moment.as_micros())), moment.as_micros()),
+            Some(moment) => (uuid(first_id(moment)), moment.as_micros()),
             None => (Uuid::max(), i64::MAX),
         };
         let of_days = if ended_before.is_some() { partitions.as_slice() } else { &[] };

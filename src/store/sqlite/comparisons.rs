@@ -7,10 +7,9 @@ use uuid::Uuid;
 
 use super::SqliteStore;
 use super::codes::Code;
-use super::read::first_id;
 use crate::clock::Timestamp;
 use crate::job::{ComparisonId, Owner};
-use crate::store::kept::{comparison, number};
+use crate::store::kept::{comparison, first_id, number};
 use crate::store::{Comparison, ComparisonEnd, ComparisonState, ComparisonStore, StoreError, page};
 
 #[async_trait]
@@ -51,8 +50,8 @@ impl ComparisonStore for SqliteStore {
     }
 
     async fn comparison_ended_before(&self, moment: Timestamp) -> Result<Option<ComparisonId>, StoreError> {
-        let moment = moment.as_micros();
-        let query = sqlx::query_scalar::<_, Uuid>(comparison::ENDED_BEFORE).bind(first_id(moment)).bind(moment);
+        let first = first_id(moment).as_bytes().to_vec();
+        let query = sqlx::query_scalar::<_, Uuid>(comparison::ENDED_BEFORE).bind(first).bind(moment.as_micros());
         Ok(query.fetch_optional(&self.readers).await?.map(|id| ComparisonId::from_bytes(id.into_bytes())))
     }
 

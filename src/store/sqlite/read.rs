@@ -9,15 +9,11 @@ use sqlx::{QueryBuilder, Sqlite, SqlitePool};
 use super::codes::Code;
 use super::moves::array;
 use super::rows::{self, Cells, OF_BOTH, OF_JOB, OF_RESULT, OUTCOME_BYTES, OUTLINE_OF_BOTH, OUTLINE_OF_RESULT, outcome};
-use crate::clock::Timestamp;
 use crate::job::{Bound, Ending, Executor, Job, JobId, Owner, Queue};
 use crate::store::kept::state::{codes_of_any, lots_of};
+use crate::store::kept::{ID_SLACK, first_id};
 use crate::store::page::Ids;
 use crate::store::{Filter, Order, Page, StateFilter, StoreError, page};
-
-/// How far the time in an id may be from the time of acceptance. They are mostly milliseconds apart, but a store that can't write
-/// accepts late, and ids never go back when the clock does.
-const ID_SLACK_US: i64 = 3_600_000_000;
 
 /// The most jobs that one statement looks for.
 const LOOKED_FOR: usize = 500;
@@ -165,11 +161,11 @@ fn conditions(select: String, filter: &Filter, page: Page) -> QueryBuilder<Sqlit
     }
     if let Some(since) = filter.since {
         query.push(" AND accepted_at >= ").push_bind(since.as_micros());
-        query.push(" AND id >= ").push_bind(first_id(since.as_micros().saturating_sub(ID_SLACK_US)));
+        query.push(" AND id >= ").push_bind(first_id(since.before(ID_SLACK)).as_bytes().to_vec());
     }
     if let Some(until) = filter.until {
         query.push(" AND accepted_at < ").push_bind(until.as_micros());
-        query.push(" AND id < ").push_bind(first_id(until.as_micros().saturating_add(ID_SLACK_US)));
+        query.push(" AND id < ").push_bind(first_id(until.after(ID_SLACK)).as_bytes().to_vec());
     }
     let (beyond, direction) = match page.order {
         Order::NewestFirst => (" AND id < ", "DESC"),
@@ -234,14 +230,6 @@ fn ended(lot: &[Ending]) -> String {
     }
 }
 
-/// The smallest id of a moment: its first 48 bits are the milliseconds since the Unix epoch (RFC 9562, UUID version 7).
-pub(super) fn first_id(micros: i64) -> Vec<u8> {
-    let millis = Timestamp::from_micros(micros).as_micros().div_euclid(1_000).clamp(0, (1 << 48) - 1);
-    let mut id = vec![0; 16];
-    id[..6].copy_from_slice(&millis.to_be_bytes()[2..]);
-    id
-}
-
 #[cfg(test)]
 mod tests {
     use sqlx::{Connection as _, SqliteConnection};
@@ -288,12 +276,5 @@ mod tests {
                 assert!(filter.executor.is_some() || !plan.contains("TEMP B-TREE"), "{filter:?}: {plan}");
             }
         }
-    }
-
-    #[test]
-    fn ids_made_now_lie_behind_the_first_id_of_now() {
-        let first = first_id(Timestamp::now().as_micros());
-        assert!(JobId::new().as_bytes()[..] >= first[..]);
-        assert!(JobId::new().as_bytes()[..] < first_id(Timestamp::now().as_micros() + 60_000_000)[..]);
     }
 }

@@ -8,10 +8,10 @@ use sqlx::{Row as _, SqliteConnection};
 use super::SqliteStore;
 use super::edges;
 use super::moves::array;
-use super::read::first_id;
 use super::rows::{Cells, OUTCOME_BYTES, WORKLOAD_BYTES};
 use crate::clock::Timestamp;
 use crate::job::JobId;
+use crate::store::kept::first_id;
 use crate::store::{Removal, Removed, RetentionStore, StoreError};
 
 /// The most bytes of workloads and outputs of one step: what lies behind a row is freed page by page.
@@ -69,7 +69,7 @@ impl SqliteStore {
             )
         });
         let (last, moment) = match ended_before {
-            Some(moment) => (first_id(moment.as_micros()), moment.as_micros()),
+            Some(moment) => (first_id(moment).as_bytes().to_vec(), moment.as_micros()),
             None => (vec![0xff; 16], i64::MAX),
         };
         let query = sqlx::query(TEXT.as_str()).bind(last).bind(moment).bind(i64::try_from(most).unwrap_or(i64::MAX));

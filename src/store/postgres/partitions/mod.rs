@@ -20,10 +20,10 @@ use uuid::Uuid;
 
 pub(super) use self::divide::divide;
 pub(super) use self::drop::{Dropped, drop_day, drop_empty, tidy};
-use super::read::first_id;
 use super::rows::uuid;
 use crate::clock::Timestamp;
 use crate::store::StoreError;
+use crate::store::kept::first_id;
 
 /// The tables that are divided, in the same way.
 const TABLES: [&str; 2] = ["jobs", "results"];
@@ -62,7 +62,7 @@ impl Day {
 
     /// The first id that may be of this day.
     pub(super) fn first_id(self) -> Uuid {
-        uuid(first_id(self.starts_at().as_micros()))
+        uuid(first_id(self.starts_at()))
     }
 
     /// As names have it; `None` if it is too far away for one.
