@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::codes::Code;
+use super::kept::{Cells, Row};
 use super::{Sketches, StoreError, SummaryKey};
 use crate::job::{Owner, Timing};
 
@@ -95,25 +96,24 @@ pub(super) fn read(row: &str) -> Result<Vec<Count>, StoreError> {
     let groups: Vec<Logged<'_>> = serde_json::from_str(row).map_err(corrupt)?;
     let mut counts = Vec::new();
     for Logged(workload, bound, executor, ending, taken_out, all, owner) in groups {
-        let key = key(&workload, bound, executor, ending, owner)?;
+        let (bound, executor, ending) = (Code::from_code(bound)?, Code::from_code(executor)?, Code::from_code(ending)?);
+        let key = SummaryKey { workload: (*workload).into(), bound, executor, ending, owner };
         counts.extend(all.into_iter().map(|figures| Count { key: key.clone(), figures, taken_out }));
     }
     Ok(counts)
 }
 
-/// From the columns of a rollup.
-pub(super) fn key(
-    workload: &str,
-    bound: i64,
-    executor: i64,
-    ending: i64,
-    owner: Option<Owner>,
-) -> Result<SummaryKey, StoreError> {
-    Ok(SummaryKey {
-        workload: workload.into(),
-        bound: Code::from_code(bound)?,
-        executor: Code::from_code(executor)?,
-        ending: Code::from_code(ending)?,
-        owner,
-    })
+/// From the columns `type, bound, executor, ending, owner, sketches` of a rollup.
+pub(super) fn read_rollup(row: &impl Row) -> Result<(SummaryKey, Sketches), StoreError> {
+    let mut cells = Cells::new(row);
+    let key = SummaryKey {
+        workload: cells.take::<&str>()?.into(),
+        bound: cells.code()?,
+        executor: cells.code()?,
+        ending: cells.code()?,
+        owner: cells.owner()?,
+    };
+    let corrupt = |error| StoreError::Corrupt(format!("the rollup of {}: {error}", key.workload));
+    let sketches = Sketches::from_bytes(cells.take()?).map_err(corrupt)?;
+    Ok((key, sketches))
 }

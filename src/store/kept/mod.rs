@@ -14,6 +14,7 @@ pub(super) mod key;
 pub(super) mod lane;
 pub(super) mod once;
 mod options;
+pub(super) mod profile;
 pub(super) mod schedule;
 pub(super) mod state;
 mod unread;

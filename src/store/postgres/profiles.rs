@@ -9,7 +9,7 @@ use sqlx::postgres::PgRow;
 use super::PostgresStore;
 use super::rows::Cells;
 use crate::job::ProfileKey;
-use crate::store::kept::code;
+use crate::store::kept::{code, profile};
 use crate::store::{DayRow, DayTotals, ProfileChanges, ProfileRow, ProfileStore, StoreError};
 
 #[async_trait]
@@ -24,18 +24,7 @@ impl ProfileStore for PostgresStore {
                     FROM profiles p LEFT JOIN unnest($1::TEXT[], $2::BIGINT[]) AS k(key, version) ON k.key = p.key \
                     WHERE k.version IS DISTINCT FROM p.version";
         let rows = sqlx::query(text).bind(keys).bind(versions).fetch_all(&self.pool).await?;
-        rows.iter()
-            .map(|row| {
-                let mut cells = Cells::new(row);
-                Ok(ProfileRow {
-                    key: ProfileKey::from(cells.take::<String>()?),
-                    version: cells.take()?,
-                    changed_at: cells.time()?,
-                    figures: cells.take()?,
-                    sketches: cells.take()?,
-                })
-            })
-            .collect()
+        rows.iter().map(profile::read).collect()
     }
 
     async fn profile_days(&self, first: i64, last: i64) -> Result<Vec<DayRow>, StoreError> {

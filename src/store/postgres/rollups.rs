@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::postgres::PgArguments;
 use sqlx::query::Query;
 use sqlx::{PgConnection, Postgres, Row as _};
 
@@ -17,12 +17,9 @@ const MOST_ROWS: i64 = 256;
 
 /// What was counted so far, with what is in the log; in a transaction of one snapshot.
 pub(super) async fn load(connection: &mut PgConnection) -> Result<Rollups, StoreError> {
-    let mut rollups = Rollups::new();
     let text = "SELECT type, bound, executor, ending, owner, sketches FROM rollups";
-    for row in &sqlx::query(text).fetch_all(&mut *connection).await? {
-        let (key, sketches) = rollup(row)?;
-        rollups.insert(key, sketches);
-    }
+    let rows = sqlx::query(text).fetch_all(&mut *connection).await?;
+    let mut rollups = rows.iter().map(tally::read_rollup).collect::<Result<Rollups, _>>()?;
     let (counts, _) = logged(connection, i64::MAX).await?;
     tally::count(&counts, &mut rollups, &mut BTreeSet::new());
     Ok(rollups)
@@ -69,7 +66,7 @@ async fn of_kinds(connection: &mut PgConnection, counts: &[Count]) -> Result<Rol
     let text = "SELECT r.type, r.bound, r.executor, r.ending, r.owner, r.sketches \
                 FROM unnest($1::TEXT[], $2::SMALLINT[], $3::SMALLINT[], $4::SMALLINT[], $5::BIGINT[]) AS k(type, bound, executor, ending, owner) \
                 JOIN rollups r USING (type, bound, executor, ending, owner)";
-    of(sqlx::query(text), &kinds).fetch_all(connection).await?.iter().map(rollup).collect()
+    of(sqlx::query(text), &kinds).fetch_all(connection).await?.iter().map(tally::read_rollup).collect()
 }
 
 /// A query with the columns of these kinds as its first arguments.
@@ -81,13 +78,4 @@ fn of<'q>(query: Query<'q, Postgres, PgArguments>, kinds: &BTreeSet<&SummaryKey>
         .bind(kinds().map(|key| code(key.executor)).collect::<Vec<_>>())
         .bind(kinds().map(|key| code(key.ending)).collect::<Vec<_>>())
         .bind(kinds().map(|key| key.owner.map_or(-1, Owner::code)).collect::<Vec<_>>())
-}
-
-/// From the columns of `rollups`.
-fn rollup(row: &PgRow) -> Result<(SummaryKey, Sketches), StoreError> {
-    let code = |at: usize| row.try_get::<i16, _>(at).map(i64::from);
-    let key = tally::key(row.try_get(0)?, code(1)?, code(2)?, code(3)?, Owner::from_code(row.try_get(4)?))?;
-    let sketches = Sketches::from_bytes(row.try_get(5)?)
-        .map_err(|error| StoreError::Corrupt(format!("the rollup of {}: {error}", key.workload)))?;
-    Ok((key, sketches))
 }

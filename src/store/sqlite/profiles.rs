@@ -7,24 +7,14 @@ use super::SqliteStore;
 use super::codes::Code;
 use super::rows::Cells;
 use crate::job::ProfileKey;
+use crate::store::kept::profile;
 use crate::store::{DayRow, DayTotals, ProfileChanges, ProfileRow, ProfileStore, StoreError};
 
 #[async_trait]
 impl ProfileStore for SqliteStore {
     async fn profiles(&self) -> Result<Vec<ProfileRow>, StoreError> {
-        let rows = sqlx::query("SELECT key, changed_at, figures, sketches FROM profiles").fetch_all(&self.readers).await?;
-        rows.iter()
-            .map(|row| {
-                let mut cells = Cells::new(row);
-                Ok(ProfileRow {
-                    key: ProfileKey::from(cells.take::<String>()?),
-                    version: 0,
-                    changed_at: cells.time()?,
-                    figures: cells.take()?,
-                    sketches: cells.take()?,
-                })
-            })
-            .collect()
+        let text = "SELECT key, 0, changed_at, figures, sketches FROM profiles";
+        sqlx::query(text).fetch_all(&self.readers).await?.iter().map(profile::read).collect()
     }
 
     async fn profile_days(&self, first: i64, last: i64) -> Result<Vec<DayRow>, StoreError> {

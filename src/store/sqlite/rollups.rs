@@ -9,9 +9,9 @@ use sqlx::{Row as _, SqliteConnection};
 use super::codes::Code;
 use super::many::{MOST, Many, make, marks};
 use crate::job::Owner;
-use crate::store::tally::{self, key};
+use crate::store::tally;
 pub(super) use crate::store::tally::{Count, Rollups, count, logged};
-use crate::store::{Sketches, StoreError, SummaryKey};
+use crate::store::{StoreError, SummaryKey};
 
 /// Logs counts, if there are any, by a statement of its own.
 pub(super) async fn log(connection: &mut SqliteConnection, counts: &[Count]) -> Result<(), StoreError> {
@@ -23,16 +23,9 @@ pub(super) async fn log(connection: &mut SqliteConnection, counts: &[Count]) -> 
 
 /// All of them, and those that the log has changed since they were written.
 pub(super) async fn load(connection: &mut SqliteConnection) -> Result<(Rollups, BTreeSet<SummaryKey>), StoreError> {
-    let mut rollups = Rollups::new();
-    for row in
-        sqlx::query("SELECT type, bound, executor, ending, owner, sketches FROM rollups").fetch_all(&mut *connection).await?
-    {
-        let owner = Owner::from_code(row.try_get(4)?);
-        let key = key(row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?, owner)?;
-        let sketches = Sketches::from_bytes(row.try_get(5)?)
-            .map_err(|error| StoreError::Corrupt(format!("the rollup of {}: {error}", key.workload)))?;
-        rollups.insert(key, sketches);
-    }
+    let text = "SELECT type, bound, executor, ending, owner, sketches FROM rollups";
+    let rows = sqlx::query(text).fetch_all(&mut *connection).await?;
+    let mut rollups = rows.iter().map(tally::read_rollup).collect::<Result<Rollups, _>>()?;
     let mut changed = BTreeSet::new();
     for row in sqlx::query("SELECT results FROM counted ORDER BY n").fetch_all(connection).await? {
         count(&tally::read(row.try_get(0)?)?, &mut rollups, &mut changed);
