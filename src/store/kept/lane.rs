@@ -1,9 +1,10 @@
 //! Lanes, where jobs wait that share a limit, and the starts that a rate counts.
 
 use super::{Cells, Row};
+use crate::clock::Timestamp;
 use crate::job::{Concurrency, JobId, Owner, Rate};
-use crate::store::StoreError;
 use crate::store::counted::{Counted, Starts};
+use crate::store::{LimitStatus, StoreError};
 
 // Values of `gate`; any other is when it opens.
 pub(in crate::store) const OPEN: i64 = 0;
@@ -11,6 +12,9 @@ pub(in crate::store) const OPEN: i64 = 0;
 pub(in crate::store) const FULL: i64 = 1;
 /// Too many jobs of its owner run.
 pub(in crate::store) const OVER_QUOTA: i64 = 2;
+
+/// The most jobs that are counted of those that wait for a limit.
+pub(in crate::store) const COUNTED: i64 = 100_000;
 
 /// A job at the head of a lane, or close behind.
 pub(in crate::store) struct Head {
@@ -65,4 +69,17 @@ pub(in crate::store) fn read_starts(row: &impl Row) -> Result<Starts, StoreError
     let missing = || StoreError::Corrupt(format!("the starts of {key:?} are missing"));
     let (window, latest) = (cells.json()?.ok_or_else(missing)?, cells.json()?.ok_or_else(missing)?);
     Ok(Starts { window, latest, until: cells.time()?, key })
+}
+
+/// What is told of a rate: as the first that waits for it has it, or the latest that has started, if there is any.
+pub(in crate::store) fn rate_status(
+    first: Option<Rate>,
+    starts: Option<Starts>,
+    waiting: u64,
+    now: Timestamp,
+) -> Option<LimitStatus> {
+    let limit = first.or(starts.as_ref().map(|starts| starts.latest.clone()))?;
+    let window = starts.map(|starts| starts.window).unwrap_or_default();
+    let (started, opens) = (u64::from(window.started(&limit, now)), window.opens(&limit, now));
+    Some(LimitStatus::Rate { limit, started, waiting, opens_at: Some(opens).filter(|opens| *opens > now) })
 }

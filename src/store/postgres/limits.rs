@@ -7,13 +7,9 @@ use super::pool::Pool;
 use super::rows::{Cells, uuid};
 use crate::clock::Timestamp;
 use crate::job::{Concurrency, JobId, Rate};
-use crate::store::counted::Starts;
-use crate::store::kept::lane::{FULL, OPEN, OVER_QUOTA, read_starts};
+use crate::store::kept::lane::{COUNTED, FULL, OPEN, OVER_QUOTA, rate_status, read_starts};
 use crate::store::kept::{Options, number};
 use crate::store::{Gate, LimitKey, LimitStatus, LimitStore, StoreError};
-
-/// The most jobs that are counted of those that wait for a limit.
-const COUNTED: i64 = 100_000;
 
 #[async_trait]
 impl LimitStore for PostgresStore {
@@ -85,11 +81,7 @@ impl PostgresStore {
             .fetch_optional(&self.pool)
             .await?;
         let starts = row.as_ref().map(read_starts).transpose()?;
-        let Some(limit) = first.or(starts.as_ref().map(|starts: &Starts| starts.latest.clone())) else { return Ok(None) };
-        let now = self.published.now();
-        let window = starts.map(|starts| starts.window).unwrap_or_default();
-        let (started, opens) = (u64::from(window.started(&limit, now)), window.opens(&limit, now));
-        Ok(Some(LimitStatus::Rate { limit, started, waiting, opens_at: Some(opens).filter(|opens| *opens > now) }))
+        Ok(rate_status(first, starts, waiting, self.published.now()))
     }
 }
 

@@ -9,16 +9,13 @@ use serde::de::DeserializeOwned;
 use sqlx::SqlitePool;
 
 use super::SqliteStore;
-use super::lanes::{Counted, Starts};
+use super::lanes::Counted;
 use super::rows::Cells;
 use crate::clock::Timestamp;
 use crate::job::{Concurrency, JobId, Owner, Rate};
-use crate::store::kept::lane::{FULL, OPEN, OVER_QUOTA, read_starts};
+use crate::store::kept::lane::{COUNTED, FULL, OPEN, OVER_QUOTA, rate_status, read_starts};
 use crate::store::kept::number;
 use crate::store::{Gate, LimitKey, LimitStatus, LimitStore, StoreError};
-
-/// The most jobs that are counted of those that wait for a limit.
-const COUNTED: i64 = 100_000;
 
 /// The jobs in the lanes with a key, by its place in their names, and its field among the options.
 macro_rules! waiting {
@@ -123,11 +120,7 @@ impl SqliteStore {
         let text = "SELECT key, starts, latest, until FROM rates WHERE key = ?";
         let row = sqlx::query(text).bind(key).fetch_optional(&self.readers).await?;
         let starts = row.as_ref().map(read_starts).transpose()?;
-        let Some(limit) = first.or(starts.as_ref().map(|starts: &Starts| starts.latest.clone())) else { return Ok(None) };
-        let now = self.clock.now();
-        let window = starts.map(|starts| starts.window).unwrap_or_default();
-        let (started, opens) = (u64::from(window.started(&limit, now)), window.opens(&limit, now));
-        Ok(Some(LimitStatus::Rate { limit, started, waiting, opens_at: Some(opens).filter(|opens| *opens > now) }))
+        Ok(rate_status(first, starts, waiting, self.clock.now()))
     }
 }
 
