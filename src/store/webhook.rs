@@ -1,5 +1,3 @@
-use std::time::Duration;
-
 use async_trait::async_trait;
 
 use super::StoreError;
@@ -9,9 +7,6 @@ use crate::webhook::{Delivery, DeliveryAttempt, DeliveryState, DueDelivery, Verd
 
 /// Where counting ends of what may be without end: whoever asks every few seconds is not to read all of it.
 pub const MANY: u64 = 10_000;
-
-/// For how long a delivery is left to others.
-pub(super) const LEFT: Duration = Duration::from_secs(2);
 
 /// Which deliveries a list holds: those that pass every condition that is set.
 #[derive(Clone, Copy, Debug, Default)]

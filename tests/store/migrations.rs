@@ -15,7 +15,7 @@ use crate::{finish_all, io_job};
 
 const EVERYTHING: Page = Page { order: Order::OldestFirst, after: None, limit: 10_000 };
 
-/// The stored databases: one for each schema that was released, and that of today.
+/// The stored databases, each of an earlier schema.
 fn stored() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/store/schemas");
     let files = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());

@@ -22,5 +22,5 @@ mod values;
 
 pub(super) use self::cells::{Cells, Row, corrupt};
 pub(super) use self::options::{Figures, Options, figures, timing};
-pub(super) use self::unread::Unread;
+pub(super) use self::unread::{LEFT, Unread};
 pub(super) use self::values::{ID_SLACK, code, first_id, json, number};

@@ -2,8 +2,12 @@
 
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use crate::store::StoreError;
+
+/// For how long what this program can't read is left to others: a newer one may have written it.
+pub(in crate::store) const LEFT: Duration = Duration::from_secs(2);
 
 /// What this program can't read. It holds up nothing else: it is left out, and said once.
 #[derive(Default)]

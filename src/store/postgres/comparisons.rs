@@ -1,4 +1,4 @@
-//! Comparisons, as the writer changes them and as they are read.
+//! Comparisons, as they are kept and read.
 
 use async_trait::async_trait;
 use serde_json::value::RawValue;

@@ -1,4 +1,4 @@
-//! API keys and the acts of administrators, as the writer changes them and as they are read.
+//! API keys and the acts of administrators, as they are kept and read.
 
 use async_trait::async_trait;
 use sqlx::PgConnection;

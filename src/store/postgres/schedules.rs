@@ -1,4 +1,4 @@
-//! Schedules, as the writer changes them and as they are read.
+//! Schedules, as they are kept and read.
 
 use std::collections::HashMap;
 

@@ -1,4 +1,4 @@
-//! Deliveries, as the writer changes them and as they are read. They are made by the transactions that end jobs.
+//! Deliveries, as they are kept and read. They are made by the transactions that end jobs.
 
 use std::time::Duration;
 
@@ -10,8 +10,7 @@ use super::rows::uuid;
 use super::{PostgresStore, may_change};
 use crate::clock::Timestamp;
 use crate::job::{Ending, JobId, Owner, Secret, Webhook};
-use crate::store::kept::{Cells, code, corrupt, delivery, json, number};
-use crate::store::webhook::LEFT;
+use crate::store::kept::{Cells, LEFT, code, corrupt, delivery, json, number};
 use crate::store::{DeliveryFilter, MANY, StoreError, WebhookStore};
 use crate::webhook::{Delivery, DeliveryAttempt, DueDelivery, Verdict};
 

@@ -1,4 +1,4 @@
-//! Deliveries, as the writer changes them and as they are read. They are made by a trigger: see the migration.
+//! Deliveries, as the writer changes them and as they are read. They are made by the trigger `results_tell`.
 
 use async_trait::async_trait;
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
@@ -7,8 +7,7 @@ use super::SqliteStore;
 use super::codes::Code;
 use crate::clock::Timestamp;
 use crate::job::Owner;
-use crate::store::kept::{Cells, delivery, json, number};
-use crate::store::webhook::LEFT;
+use crate::store::kept::{Cells, LEFT, delivery, json, number};
 use crate::store::{DeliveryFilter, MANY, StoreError, WebhookStore};
 use crate::webhook::{Delivery, DeliveryAttempt, DueDelivery, Verdict};
 

@@ -1,14 +1,12 @@
 //! What a transaction does by itself and the database won't take: it is put aside for a while, so that no command pays for what nobody asked for.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::Writer;
 use super::batch::{self, Batch};
 use crate::job::Queue;
 use crate::store::StoreError;
-
-/// For how long that is left. What a node can't read others do meanwhile: a newer one may have written it.
-pub(super) const LEFT: Duration = Duration::from_secs(2);
+use crate::store::kept::LEFT;
 
 /// A step that nobody asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,11 +7,12 @@ use super::super::lanes;
 use super::super::moves::{self, Released};
 use super::super::rows::{Fresh, Taken};
 use super::Writer;
-use super::aside::{LEFT, Step};
+use super::aside::Step;
 use super::batch::Batch;
 use super::transaction::Done;
 use crate::job::{Queue, What};
 use crate::store::counted::counted_of;
+use crate::store::kept::LEFT;
 use crate::store::kept::state::{QUEUED, RUNNING, SCHEDULED};
 use crate::store::{Lease, StoreError};
 
