@@ -120,6 +120,9 @@ pub struct PostgresStore {
     _end: DropGuard,
 }
 
+/// What a step of a transaction does with what it is given.
+type Step<V, T> = for<'a> fn(&'a V, &'a mut PgConnection) -> BoxFuture<'a, Result<T, StoreError>>;
+
 impl PostgresStore {
     /// Brings the schema up to date, takes a place among the nodes, and takes up what an earlier start of this one left behind.
     pub async fn open(options: PostgresOptions) -> Result<Self, StoreError> {
@@ -170,43 +173,27 @@ impl PostgresStore {
     }
 
     /// Takes a step in a transaction of its own; what it gave, after the commit.
-    async fn edit<V, T>(
-        &self,
-        given: V,
-        step: for<'a> fn(&'a V, &'a mut PgConnection) -> BoxFuture<'a, Result<T, StoreError>>,
-    ) -> Result<T, StoreError>
-    where
-        V: Send + Sync,
-        T: Send,
-    {
-        in_time(async {
-            let mut transaction = self.pool.begin().await?;
-            may_change(&mut *transaction).await?;
-            let gave = step(&given, &mut transaction).await?;
-            transaction.commit().await?;
-            Ok(gave)
-        })
-        .await
+    async fn edit<V: Send + Sync, T: Send>(&self, given: V, step: Step<V, T>) -> Result<T, StoreError> {
+        self.take_step(None, given, step).await
     }
 
     /// The same with what nodes have copies of: the others make new ones.
-    async fn change<V, T>(
-        &self,
-        of: Copied,
-        given: V,
-        step: for<'a> fn(&'a V, &'a mut PgConnection) -> BoxFuture<'a, Result<T, StoreError>>,
-    ) -> Result<T, StoreError>
-    where
-        V: Send + Sync,
-        T: Send,
-    {
+    async fn change<V: Send + Sync, T: Send>(&self, of: Copied, given: V, step: Step<V, T>) -> Result<T, StoreError> {
+        self.take_step(Some(of), given, step).await
+    }
+
+    async fn take_step<V: Send + Sync, T: Send>(&self, of: Option<Copied>, given: V, step: Step<V, T>) -> Result<T, StoreError> {
         in_time(async {
             let mut transaction = self.pool.begin().await?;
             may_change(&mut *transaction).await?;
-            copied::count(&mut transaction, of).await?;
+            if let Some(of) = of {
+                copied::count(&mut transaction, of).await?;
+            }
             let gave = step(&given, &mut transaction).await?;
             transaction.commit().await?;
-            self.told.notify_one();
+            if of.is_some() {
+                self.told.notify_one();
+            }
             Ok(gave)
         })
         .await
