@@ -5,6 +5,16 @@ use sqlx::sqlite::SqliteError;
 
 use crate::job::JobId;
 
+// Codes of SQLite's errors.
+pub(super) const SQLITE_BUSY: u32 = 5;
+pub(super) const SQLITE_NOMEM: u32 = 7;
+pub(super) const SQLITE_READONLY: u32 = 8;
+pub(super) const SQLITE_IOERR: u32 = 10;
+pub(super) const SQLITE_CORRUPT: u32 = 11;
+pub(super) const SQLITE_FULL: u32 = 13;
+pub(super) const SQLITE_CANTOPEN: u32 = 14;
+pub(super) const SQLITE_NOTADB: u32 = 26;
+
 /// What the store could not do.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -111,15 +121,13 @@ impl StoreError {
 
     /// Whether a file could not be read or written, says the disk. It may be a part of it that never can be again.
     pub fn is_of_disk(&self) -> bool {
-        // SQLITE_IOERR.
-        self.sqlite_code() == Some(10)
+        self.sqlite_code() == Some(SQLITE_IOERR)
     }
 
     /// Whether the same may work later, without anybody changing it.
     pub fn may_pass(&self) -> bool {
         if let Some(code) = self.sqlite_code() {
-            // SQLITE_BUSY, NOMEM, IOERR, FULL, CANTOPEN.
-            return [5, 7, 10, 13, 14].contains(&code);
+            return [SQLITE_BUSY, SQLITE_NOMEM, SQLITE_IOERR, SQLITE_FULL, SQLITE_CANTOPEN].contains(&code);
         }
         match self {
             Self::Unavailable(_)

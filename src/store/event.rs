@@ -46,27 +46,27 @@ pub struct EventPage {
 
 /// What events are filtered by besides what they say themselves.
 #[derive(Clone, Debug)]
-pub(crate) struct Subject {
-    pub(crate) bound: Bound,
-    pub(crate) executor: Executor,
-    pub(crate) workload: Arc<str>,
+pub(super) struct Subject {
+    pub(super) bound: Bound,
+    pub(super) executor: Executor,
+    pub(super) workload: Arc<str>,
     /// `None` if there are none.
-    pub(crate) tags: Option<Arc<Tags>>,
-    pub(crate) owner: Option<Owner>,
+    pub(super) tags: Option<Arc<Tags>>,
+    pub(super) owner: Option<Owner>,
 }
 
 /// An event that was recorded just now.
 #[derive(Debug)]
-pub(crate) struct News {
-    pub(crate) event: Event,
+pub(super) struct News {
+    pub(super) event: Event,
     subject: Subject,
     /// Whether the event is all there; if not, it is to be read from the store.
-    pub(crate) whole: bool,
+    pub(super) whole: bool,
 }
 
 /// What listeners hear.
 #[derive(Clone, Debug)]
-pub(crate) enum Heard {
+pub(super) enum Heard {
     /// The next event.
     News(Arc<News>),
     /// Events were recorded that nobody kept for this listener, who had only just come.
@@ -75,7 +75,7 @@ pub(crate) enum Heard {
 
 /// Tells listeners what was recorded, in the order in which it was.
 #[derive(Debug)]
-pub(crate) struct Hub {
+pub(super) struct Hub {
     sender: broadcast::Sender<Heard>,
     listeners: AtomicUsize,
 }
@@ -89,13 +89,13 @@ pub struct Subscription {
 
 impl EventFilter {
     /// Whether an event passes, as far as it says so itself.
-    pub(crate) fn takes(&self, event: &Event) -> bool {
+    pub(super) fn takes(&self, event: &Event) -> bool {
         (self.kinds.is_empty() || self.kinds.contains(&event.kind()))
             && (self.states.is_empty() || self.states.contains(&left(&event.what)))
     }
 
     /// Whether an event that was recorded just now passes.
-    pub(crate) fn wants(&self, News { event, subject, .. }: &News) -> bool {
+    pub(super) fn wants(&self, News { event, subject, .. }: &News) -> bool {
         let has = |(key, value): &(String, String)| {
             subject.tags.as_ref().and_then(|tags| tags.get(key)).is_some_and(|found| found == value)
         };
@@ -121,14 +121,14 @@ const fn left(what: &What) -> StateFilter {
 
 impl Subject {
     /// What a result of such a job is counted as.
-    pub(crate) fn key(&self, ending: Ending) -> SummaryKey {
+    pub(super) fn key(&self, ending: Ending) -> SummaryKey {
         let Self { bound, executor, ref workload, owner, .. } = *self;
         SummaryKey { workload: Arc::clone(workload), bound, executor, ending, owner }
     }
 }
 
 impl News {
-    pub(crate) fn new(at: Timestamp, job: JobId, subject: Subject, mut what: What) -> Self {
+    pub(super) fn new(at: Timestamp, job: JobId, subject: Subject, mut what: What) -> Self {
         let mut whole = true;
         if let What::Finished { finished, .. } = &mut what {
             whole = match &finished.outcome {
@@ -145,17 +145,17 @@ impl News {
 }
 
 impl Hub {
-    pub(crate) fn new() -> Arc<Self> {
+    pub(super) fn new() -> Arc<Self> {
         Arc::new(Self { sender: broadcast::Sender::new(KEPT), listeners: AtomicUsize::new(0) })
     }
 
     /// Whether somebody listens.
-    pub(crate) fn is_heard(&self) -> bool {
+    pub(super) fn is_heard(&self) -> bool {
         self.listeners.load(Ordering::SeqCst) > 0
     }
 
     /// Tells what was just committed; `None` if nobody listened while it was carried out.
-    pub(crate) fn publish(&self, news: Option<Vec<News>>) {
+    pub(super) fn publish(&self, news: Option<Vec<News>>) {
         if !self.is_heard() {
             return;
         }
@@ -167,7 +167,7 @@ impl Hub {
     }
 
     /// Listens from here on: what a reader of the store does not see after this call is heard.
-    pub(crate) fn subscribe(self: &Arc<Self>) -> Subscription {
+    pub(super) fn subscribe(self: &Arc<Self>) -> Subscription {
         self.listeners.fetch_add(1, Ordering::SeqCst);
         Subscription { hub: Arc::clone(self), receiver: self.sender.subscribe() }
     }
@@ -175,7 +175,7 @@ impl Hub {
 
 impl Subscription {
     /// The next event; [`Heard::Missed`] if some were missed, `None` if there will be no more. Dropping the future loses none.
-    pub(crate) async fn next(&mut self) -> Option<Heard> {
+    pub(super) async fn next(&mut self) -> Option<Heard> {
         match self.receiver.recv().await {
             Ok(heard) => Some(heard),
             Err(broadcast::error::RecvError::Lagged(_)) => Some(Heard::Missed),
@@ -184,7 +184,7 @@ impl Subscription {
     }
 
     /// Leaves out all that was told by now and has not been heard.
-    pub(crate) fn skip(&mut self) {
+    pub(super) fn skip(&mut self) {
         self.receiver = self.receiver.resubscribe();
     }
 }

@@ -53,7 +53,6 @@ pub use comparison::{Comparison, ComparisonEnd, ComparisonState, ComparisonStore
 pub use copied::{Age, Copied, CopyStore};
 pub use error::StoreError;
 pub use event::{EventFilter, EventPage, Subscription};
-pub(crate) use event::{Hub, News, Subject};
 pub use follow::Follower;
 pub use function::FunctionStore;
 pub use graph::{Child, Graph, GraphStore, ParentEdge};
@@ -72,7 +71,6 @@ pub use schedule::{Firing, ScheduleStore};
 pub use sketch::{BadSketch, Quantiles, Sketch};
 pub use summary::{Sketches, SummaryKey};
 pub use webhook::{DeliveryFilter, MANY, WebhookStore};
-pub(crate) use window::Window;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -81,6 +79,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use self::event::{Hub, News, Subject};
+use self::window::Window;
 use crate::clock::Timestamp;
 use crate::job::{
     Bound, Conclusion, Ending, Failure, Job, JobId, Labels, NewJob, Note, Owner, ProfileKey, Queue, Retry, Spec, Timing,

@@ -18,7 +18,7 @@ const MOST_GROUPS: usize = 256;
 /// and count no more.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub(crate) struct Window(Vec<Group>);
+pub(super) struct Window(Vec<Group>);
 
 /// The first and the last start of a group, in microseconds since the Unix epoch, and how many there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,12 +26,12 @@ struct Group(i64, i64, u32);
 
 impl Window {
     /// How many starts the period that ends at `now` has seen.
-    pub(crate) fn started(&self, rate: &Rate, now: Timestamp) -> u32 {
+    pub(super) fn started(&self, rate: &Rate, now: Timestamp) -> u32 {
         self.0.iter().filter(|group| group.counts(rate, now)).fold(0, |sum, group| sum.saturating_add(group.2))
     }
 
     /// When the next job may start: `now`, or later.
-    pub(crate) fn opens(&self, rate: &Rate, now: Timestamp) -> Timestamp {
+    pub(super) fn opens(&self, rate: &Rate, now: Timestamp) -> Timestamp {
         let mut started = self.started(rate, now);
         let mut groups = self.0.iter().filter(|group| group.counts(rate, now));
         let mut opens = now;
@@ -44,7 +44,7 @@ impl Window {
     }
 
     /// A job starts.
-    pub(crate) fn start(&mut self, rate: &Rate, at: Timestamp) {
+    pub(super) fn start(&mut self, rate: &Rate, at: Timestamp) {
         let micros = at.as_micros();
         match self.0.last_mut() {
             Some(Group(first, last, count)) if (0..part(rate)).contains(&(micros - *first)) => {
@@ -62,7 +62,7 @@ impl Window {
     }
 
     /// What was taken for a start at this moment was none.
-    pub(crate) fn take_back(&mut self, at: Timestamp) {
+    pub(super) fn take_back(&mut self, at: Timestamp) {
         let micros = at.as_micros();
         if let Some(group) = self.0.iter_mut().find(|group| (group.0..=group.1).contains(&micros)) {
             group.2 = group.2.saturating_sub(1);
@@ -71,13 +71,13 @@ impl Window {
     }
 
     /// Forgets what no longer counts, if no period is longer than that.
-    pub(crate) fn forget(&mut self, longest: Duration, now: Timestamp) {
+    pub(super) fn forget(&mut self, longest: Duration, now: Timestamp) {
         let latest = now.after(longest);
         self.0.retain(|group| Timestamp::from_micros(group.1).after(longest) > now && Timestamp::from_micros(group.0) <= latest);
     }
 
     /// The latest start.
-    pub(crate) fn last(&self) -> Option<Timestamp> {
+    pub(super) fn last(&self) -> Option<Timestamp> {
         self.0.last().map(|group| Timestamp::from_micros(group.1))
     }
 }

@@ -8,6 +8,7 @@ use super::rows::{self, Cells, uuid, uuids};
 use crate::clock::Timestamp;
 use crate::job::JobId;
 use crate::store::kept::event::{self, ACCEPTED, EventRow, FINISHED, PAGE, REQUEUED, RUNNING, has_conditions, kinds};
+use crate::store::said::Said;
 use crate::store::{EventFilter, EventPage, StoreError};
 
 /// Adds rows.
@@ -54,12 +55,12 @@ pub(super) async fn keep_results(connection: &mut PgConnection, ids: &[JobId], m
     Ok(())
 }
 
-/// How many notes a job has, and how many bytes of them.
-pub(super) async fn noted(connection: &mut PgConnection, id: JobId) -> Result<(u64, u64), StoreError> {
+/// How much a job has said.
+pub(super) async fn noted(connection: &mut PgConnection, id: JobId) -> Result<Said, StoreError> {
     let text = "SELECT count(*), coalesce(sum(octet_length(data)), 0)::BIGINT FROM events WHERE job = $1 AND kind IN (2, 3, 4)";
     let row = sqlx::query(text).bind(uuid(id)).fetch_one(connection).await?;
     let mut cells = Cells::new(&row);
-    Ok((cells.number()?, cells.number()?))
+    Ok(Said { rows: cells.number()?, bytes: cells.number()? })
 }
 
 /// The next events after `after`, in one snapshot.

@@ -2,14 +2,15 @@
 
 use std::sync::LazyLock;
 
-use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection, SqlitePool};
+use sqlx::{QueryBuilder, Sqlite, SqliteConnection, SqlitePool};
 
 use super::many::{MOST, Many, Values, make, marks};
 use super::read;
-use super::rows::outcome;
+use super::rows::{Cells, outcome};
 use crate::clock::Timestamp;
 use crate::job::JobId;
 use crate::store::kept::event::{self, ACCEPTED, EventRow, FINISHED, PAGE, REQUEUED, RUNNING, has_conditions, kinds};
+use crate::store::said::Said;
 use crate::store::{EventFilter, EventPage, StoreError};
 
 /// Results that are looked through for the latest moment, the latest accepted first: the clock itself is nearly always later.
@@ -69,13 +70,13 @@ pub(super) async fn keep_results(connection: &mut SqliteConnection, ids: &str, b
     Ok(())
 }
 
-/// How many notes a job has, and how many bytes of them.
-pub(super) async fn noted(connection: &mut SqliteConnection, id: JobId) -> Result<(u64, u64), StoreError> {
+/// How much a job has said.
+pub(super) async fn noted(connection: &mut SqliteConnection, id: JobId) -> Result<Said, StoreError> {
     let text =
         "SELECT count(*), CAST(total(length(CAST(data AS BLOB))) AS INTEGER) FROM events WHERE job = ? AND kind IN (2, 3, 4)";
     let row = sqlx::query(text).bind(&id.as_bytes()[..]).fetch_one(connection).await?;
-    let number = |at: usize| row.try_get::<i64, _>(at).map(|number| number.try_into().unwrap_or(0));
-    Ok((number(0)?, number(1)?))
+    let mut cells = Cells::new(&row);
+    Ok(Said { rows: cells.number()?, bytes: cells.number()? })
 }
 
 /// The latest moment that anything was recorded at, as far as a short look tells.

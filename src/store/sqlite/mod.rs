@@ -52,6 +52,7 @@ use self::owners::Paces;
 use self::read::Table;
 use self::writer::{Acceptance, Command, Published, Reply, Writer};
 use super::codes;
+use super::error::{SQLITE_BUSY, SQLITE_CANTOPEN, SQLITE_FULL, SQLITE_NOTADB};
 use super::intake::{self, Intake};
 use super::kept::Unread;
 use super::migrations;
@@ -81,11 +82,6 @@ const LONGEST_JOURNAL: &str = "40000";
 const PAGE: usize = 1_000;
 /// How long to wait for another program that holds the database.
 const BUSY: Duration = Duration::from_secs(5);
-/// `SQLITE_BUSY`, `SQLITE_FULL`, `SQLITE_CANTOPEN` and `SQLITE_NOTADB`.
-const HELD: u32 = 5;
-const FULL: u32 = 13;
-const NOT_OPENED: u32 = 14;
-const NO_DATABASE: u32 = 26;
 
 /// How to open the store.
 #[derive(Clone, Debug)]
@@ -257,19 +253,20 @@ async fn migrated(path: &Path, connect: SqliteConnectOptions) -> Result<SqliteCo
 
 /// Why a database can't be opened: SQLite does not say which one.
 fn unopened(path: &Path, error: StoreError) -> StoreError {
+    let code = error.sqlite_code();
     let StoreError::Database(error) = error else { return error };
-    let code = error.as_database_error().and_then(|error| error.code()?.parse::<u32>().ok());
     let (path, waited) = (path.display(), BUSY.as_secs());
-    // Extended codes keep the primary one in the low byte.
-    match code.map(|code| code & 0xff) {
-        Some(HELD) => {
+    match code {
+        Some(SQLITE_BUSY) => {
             StoreError::Unavailable(format!("another program holds {path}, and has not let it go for {waited} seconds"))
         }
-        Some(NO_DATABASE) => StoreError::Unusable(format!(
+        Some(SQLITE_NOTADB) => StoreError::Unusable(format!(
             "{path} is no SQLite database, and jobs are kept in one: name another file, which is made if it is not there"
         )),
-        Some(FULL) => StoreError::Unavailable(format!("there is no room where {path} is, and a start takes some: {error}")),
-        Some(NOT_OPENED) => StoreError::Unusable(format!(
+        Some(SQLITE_FULL) => {
+            StoreError::Unavailable(format!("there is no room where {path} is, and a start takes some: {error}"))
+        }
+        Some(SQLITE_CANTOPEN) => StoreError::Unusable(format!(
             "the database {path} can't be used: {error}: its folder has to be writable, and `ulimit -n` has to leave room for more files"
         )),
         _ => StoreError::Unusable(format!("the database {path} can't be used: {error}")),

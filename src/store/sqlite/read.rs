@@ -11,7 +11,7 @@ use super::moves::array;
 use super::rows::{self, Cells, OF_BOTH, OF_JOB, OF_RESULT, OUTCOME_BYTES, OUTLINE_OF_BOTH, OUTLINE_OF_RESULT, outcome};
 use crate::job::{Bound, Ending, Executor, Job, JobId, Owner, Queue};
 use crate::store::kept::state::{codes_of_any, lots_of};
-use crate::store::kept::{ID_SLACK, first_id};
+use crate::store::kept::{ID_SLACK, first_id, number};
 use crate::store::page::Ids;
 use crate::store::{Filter, Order, Page, StateFilter, StoreError, page};
 
@@ -86,10 +86,7 @@ async fn found(readers: &SqlitePool, with_unfinished: bool, filter: &Filter, pag
         jobs.extend(page::read(query.build().fetch(&mut *snapshot), rows::result).await?);
     }
     snapshot.commit().await?;
-    match page.order {
-        Order::NewestFirst => jobs.sort_unstable_by_key(|job| std::cmp::Reverse(job.id)),
-        Order::OldestFirst => jobs.sort_unstable_by_key(|job| job.id),
-    }
+    sort(&mut jobs, page.order, |job| job.id);
     jobs.truncate(page.limit);
     Ok(jobs)
 }
@@ -108,10 +105,7 @@ pub(super) async fn ids(readers: &SqlitePool, table: Table, filter: &Filter, pag
             found.push((cells.id()?, cells.number()?));
         }
     }
-    match page.order {
-        Order::NewestFirst => found.sort_unstable_by_key(|(id, _)| std::cmp::Reverse(*id)),
-        Order::OldestFirst => found.sort_unstable_by_key(|(id, _)| *id),
-    }
+    sort(&mut found, page.order, |(id, _)| *id);
     let mut ids = Ids::default();
     for (id, weight) in found.into_iter().take(page.limit) {
         if !ids.takes(id, weight, page) {
@@ -119,6 +113,13 @@ pub(super) async fn ids(readers: &SqlitePool, table: Table, filter: &Filter, pag
         }
     }
     Ok(ids)
+}
+
+fn sort<T>(found: &mut [T], order: Order, id: impl Fn(&T) -> JobId) {
+    match order {
+        Order::NewestFirst => found.sort_unstable_by_key(|one| std::cmp::Reverse(id(one))),
+        Order::OldestFirst => found.sort_unstable_by_key(id),
+    }
 }
 
 /// Where jobs are looked for.
@@ -174,7 +175,7 @@ fn conditions(select: String, filter: &Filter, page: Page) -> QueryBuilder<Sqlit
     if let Some(after) = page.after {
         query.push(beyond).push_bind(after.as_bytes().to_vec());
     }
-    query.push(format!(" ORDER BY id {direction} LIMIT ")).push_bind(i64::try_from(page.limit).unwrap_or(i64::MAX));
+    query.push(format!(" ORDER BY id {direction} LIMIT ")).push_bind(number(page.limit));
     query
 }
 

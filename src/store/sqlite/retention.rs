@@ -11,7 +11,7 @@ use super::moves::array;
 use super::rows::{Cells, OUTCOME_BYTES, WORKLOAD_BYTES};
 use crate::clock::Timestamp;
 use crate::job::JobId;
-use crate::store::kept::first_id;
+use crate::store::kept::{first_id, number};
 use crate::store::{Removal, Removed, RetentionStore, StoreError};
 
 /// The most bytes of workloads and outputs of one step: what lies behind a row is freed page by page.
@@ -72,7 +72,7 @@ impl SqliteStore {
             Some(moment) => (first_id(moment).as_bytes().to_vec(), moment.as_micros()),
             None => (vec![0xff; 16], i64::MAX),
         };
-        let query = sqlx::query(TEXT.as_str()).bind(last).bind(moment).bind(i64::try_from(most).unwrap_or(i64::MAX));
+        let query = sqlx::query(TEXT.as_str()).bind(last).bind(moment).bind(number(most));
         let (mut ids, mut bytes) = (Vec::new(), 0);
         for row in query.fetch_all(&self.readers).await? {
             bytes += row.try_get::<i64, _>(1)?;

@@ -10,6 +10,7 @@ use super::rows::{self, Cells, Fresh, OF_CLAIM, OUTLINE_OF_BOTH};
 use crate::clock::Timestamp;
 use crate::job::{Job, JobId, Queue};
 use crate::store::claims::MOST_BYTES;
+use crate::store::kept::number;
 use crate::store::{Claimed, StoreError};
 
 type Connection = SqliteConnection;
@@ -69,7 +70,7 @@ pub(super) async fn claim(
         .bind(claim.token)
         .bind(now.as_micros())
         .bind(queue.code())
-        .bind(i64::try_from(most).unwrap_or(i64::MAX))
+        .bind(number(most))
         .bind(claim.at.as_micros())
         .fetch_all(connection)
         .await?;
@@ -101,7 +102,7 @@ pub(super) async fn next(
             bytes = rows::WORKLOAD_BYTES,
         )
     });
-    let [jobs, most_bytes] = [most.0, most.1].map(|most| i64::try_from(most).unwrap_or(i64::MAX));
+    let [jobs, most_bytes] = [most.0, most.1].map(number);
     let query = sqlx::query(TEXT.as_str()).bind(claim.token).bind(claim.at.as_micros()).bind(queue.code());
     let mut rows = query.bind(jobs).bind(most_bytes).fetch(connection);
     let (mut next, mut bytes) = (Vec::new(), 0);
@@ -151,8 +152,7 @@ pub(super) async fn release(connection: &mut Connection, id: JobId, until: Optio
 pub(super) async fn promote(connection: &mut Connection, now: Timestamp, most: usize) -> Result<Vec<Queued>, StoreError> {
     let text = "UPDATE jobs SET state = iif(lane IS NULL, 1, 4) WHERE id IN \
                 (SELECT id FROM jobs WHERE state = 0 AND due_at <= ? ORDER BY due_at LIMIT ?) RETURNING queue, lane";
-    let rows =
-        sqlx::query(text).bind(now.as_micros()).bind(i64::try_from(most).unwrap_or(i64::MAX)).fetch_all(connection).await?;
+    let rows = sqlx::query(text).bind(now.as_micros()).bind(number(most)).fetch_all(connection).await?;
     let queued = |row| {
         let mut cells = Cells::new(row);
         Ok(Queued { queue: cells.code()?, lane: cells.take()? })

@@ -38,10 +38,7 @@ impl Writer {
                     Some(said) => *said,
                     // The first attempt has nothing before it.
                     None if held.attempt == 1 => Said::default(),
-                    None => {
-                        let (rows, bytes) = events::noted(&mut self.connection, lease.id).await?;
-                        Said { rows, bytes }
-                    }
+                    None => events::noted(&mut self.connection, lease.id).await?,
                 }),
             };
             let Some(note) = said.next(note, self.limits) else { continue };

@@ -23,7 +23,7 @@ impl Writer {
             return;
         }
         let token = self.token();
-        let jobs: Vec<&NewJob> = batch.accepts.iter().flat_map(|accept| &accept.jobs).collect();
+        let jobs: Vec<&NewJob> = batch.new_jobs().collect();
         let mut at_once = HashMap::default();
         for queue in Queue::ALL {
             let wanted = self.wanted(queue, done);
@@ -73,7 +73,7 @@ impl Writer {
 
     /// What new jobs are told of as.
     pub(super) fn tell_of_accepted(&self, batch: &Batch, done: &mut Done) {
-        for job in batch.accepts.iter().flat_map(|accept| &accept.jobs) {
+        for job in batch.new_jobs() {
             done.tell(job.accepted_at, job.id, || self.subject(&job.submission, job.route.queue), || What::Accepted);
         }
     }

@@ -8,6 +8,9 @@ use super::super::intake::Noted;
 use super::{Acceptance, Command, Reply};
 use crate::clock::Timestamp;
 use crate::job::{JobId, NewJob, Owner};
+use crate::store::error::{
+    SQLITE_BUSY, SQLITE_CANTOPEN, SQLITE_CORRUPT, SQLITE_FULL, SQLITE_IOERR, SQLITE_NOMEM, SQLITE_READONLY,
+};
 use crate::store::{Cancelled, Settlement, StateFilter, StoreError};
 
 /// The most bytes of new workloads in one transaction, unless a single batch is larger.
@@ -115,19 +118,16 @@ pub(super) fn fitting(commands: &[Command]) -> usize {
     commands.iter().take_while(fits).count().max(usize::from(!commands.is_empty()))
 }
 
-/// `SQLITE_FULL`.
-const FULL: u32 = 13;
-
 /// Whether the error comes from the disk or the database as a whole rather than from one command.
 pub(super) fn is_of_the_machine(error: &StoreError) -> bool {
-    // SQLITE_BUSY, NOMEM, READONLY, IOERR, CORRUPT, FULL, CANTOPEN.
-    const CODES: [u32; 7] = [5, 7, 8, 10, 11, FULL, 14];
+    const CODES: [u32; 7] =
+        [SQLITE_BUSY, SQLITE_NOMEM, SQLITE_READONLY, SQLITE_IOERR, SQLITE_CORRUPT, SQLITE_FULL, SQLITE_CANTOPEN];
     error.sqlite_code().is_none_or(|code| CODES.contains(&code))
 }
 
 /// Whether the disk has no room for it.
 pub(super) fn is_of_room(error: &StoreError) -> bool {
-    error.sqlite_code() == Some(FULL)
+    error.sqlite_code() == Some(SQLITE_FULL)
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ impl Writer {
     /// Takes note of what was claimed since the last transaction. Where the next one changes what waits, nothing more is claimed
     /// from the fronts.
     pub(super) fn begin(&mut self, batch: &Batch, due: bool, done: &mut Done) {
-        for job in batch.accepts.iter().flat_map(|accept| &accept.jobs) {
+        for job in batch.new_jobs() {
             // Lanes take turns with all that have no limit.
             let turn = if job.submission.is_limited() { i64::MIN } else { job.submission.turn(job.accepted_at) };
             self.fronts.make_way(job.route.queue, turn, job.id);
@@ -65,10 +65,10 @@ impl Writer {
 
     /// Serves the claims that wait from the fronts. What nobody takes is returned.
     pub(super) fn serve_from_fronts(&mut self) -> Vec<Lease> {
+        self.claims.forget_closed();
         let mut unwanted = Vec::new();
         for queue in Queue::ALL {
             let waiting = self.claims.of(queue);
-            waiting.retain(|claim| !claim.reply.is_closed());
             while let Some(most) = waiting.front().map(|claim| claim.most) {
                 let Some((claimed, _)) = self.fronts.claim(queue, most) else { break };
                 if let Some(Err(Ok(claimed))) = waiting.pop_front().map(|claim| claim.reply.send(Ok(claimed))) {

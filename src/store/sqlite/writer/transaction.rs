@@ -64,6 +64,11 @@ impl Done {
         }
     }
 
+    /// Whether jobs are due or too late, or lanes open.
+    fn is_due(&self, next_open: Option<Timestamp>) -> bool {
+        [self.next_due, self.next_expiry, next_open].into_iter().flatten().any(|at| at <= self.now)
+    }
+
     /// A job waits that may start at this moment.
     pub(super) fn due(&mut self, at: Timestamp) {
         self.next_due = Some(self.next_due.map_or(at, |due| due.min(at)));
@@ -117,7 +122,7 @@ impl Writer {
             said: HashMap::new(),
             news: self.published.hub.is_heard().then(Vec::new),
         };
-        let due = [done.next_due, done.next_expiry, self.lanes.next_open].into_iter().flatten().any(|at| at <= now);
+        let due = done.is_due(self.lanes.next_open);
         // In the order of the moments that were given: a listener takes what comes before what it knows for told.
         self.tell_of_accepted(batch, &mut done);
         self.begin(batch, due, &mut done);
@@ -126,7 +131,7 @@ impl Writer {
         let odd = self.settle(batch, &mut script, &mut done);
         self.write_begun(&mut script);
         self.accept(batch, now, &mut script, &mut done);
-        let due = [done.next_due, done.next_expiry, self.lanes.next_open].into_iter().flatten().any(|at| at <= now);
+        let due = done.is_due(self.lanes.next_open);
         let queued = Queue::ALL.into_iter().any(|queue| self.wanted(queue, &done) > 0 && self.has_any(queue, &done.depths));
         let edges = batch.has_edges() || !done.unblocking.is_empty() || done.lanes.any();
         if odd.is_empty() && rows.is_empty() && !batch.has_further() && !due && !queued && !edges {
