@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use sqlx::{Connection as _, PgConnection};
 use trine::job::Queue;
-use trine::store::postgres::{LeaseRules, PostgresOptions, PostgresStore};
+use trine::store::postgres::{PostgresOptions, PostgresStore};
 use trine::store::{Store, Urgency};
 
 use crate::http::{Connection, request};
@@ -116,7 +116,7 @@ pub(crate) async fn claims(options: &Options) -> Result<()> {
         role: trine::job::Role::All,
         labels: trine::job::Labels::new(),
         node: "claims".into(),
-        leases: LeaseRules::lasting(Duration::from_secs(30)),
+        lease: Duration::from_secs(30),
         connections: 4,
         clock: None,
         max_losses: 3,

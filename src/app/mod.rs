@@ -37,7 +37,7 @@ use crate::sandbox::Sandbox;
 use crate::server::{self, Limits, Patience, Tls, TlsFiles};
 use crate::shutdown::Stop;
 use crate::store::Store;
-use crate::store::postgres::{LeaseRules, PostgresOptions, PostgresStore};
+use crate::store::postgres::{PostgresOptions, PostgresStore};
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
 use crate::webhook;
 use crate::workload::{Environment, PythonRules, Registry, WorkloadSettings};
@@ -201,7 +201,7 @@ async fn open_store(config: &Config, address: SocketAddr, python: &PythonRules) 
                 node,
                 role: config.role,
                 labels,
-                leases: LeaseRules::lasting(config.lease),
+                lease: config.lease,
                 connections: config.database_connections,
                 clock: None,
                 max_losses,

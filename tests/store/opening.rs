@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use trine::auth::{Key, Scopes};
-use trine::store::postgres::{LeaseRules, PostgresOptions, PostgresStore};
+use trine::store::postgres::{PostgresOptions, PostgresStore};
 use trine::store::{KeyStore as _, ScheduleStore as _, Store as _, StoreError};
 
 use crate::postgres::Schema;
@@ -68,8 +68,8 @@ async fn what_can_not_be_used_is_told_before_anything_is_written() {
 async fn a_session_is_kept_that_does_nothing_for_longer_than_the_database_lets_others() {
     let place = Schema::new();
     execute("CREATE ROLE idle SUPERUSER LOGIN; ALTER ROLE idle SET idle_session_timeout = '300ms'").await;
-    let leases = LeaseRules::lasting(Duration::from_secs(3));
-    let store = PostgresStore::open(PostgresOptions { leases, ..options(&place, "idle", "postgres") }).await.unwrap();
+    let lease = Duration::from_secs(3);
+    let store = PostgresStore::open(PostgresOptions { lease, ..options(&place, "idle", "postgres") }).await.unwrap();
     let mut raw = PgConnection::connect(&place.url()).await.unwrap();
     let text = format!(
         "SELECT pid, seen_at::TEXT FROM pg_stat_activity, {}.nodes WHERE usename = 'idle' AND application_name LIKE '%heartbeat'",
@@ -119,8 +119,8 @@ async fn a_node_goes_on_where_its_readers_have_all_connections_that_there_may_be
     let place = Schema::new();
     let schema = place.options().schema;
     execute(format!("CREATE ROLE few LOGIN; CREATE SCHEMA {schema} AUTHORIZATION few")).await;
-    let leases = LeaseRules::lasting(Duration::from_secs(3));
-    let options = PostgresOptions { leases, connections: 8, ..options(&place, "few", "postgres") };
+    let lease = Duration::from_secs(3);
+    let options = PostgresOptions { lease, connections: 8, ..options(&place, "few", "postgres") };
     let store = Arc::new(PostgresStore::open(options).await.unwrap());
     let (mut raw, mut looking) = (place.raw().await, place.raw().await);
     let mut has = async |what: &str| {

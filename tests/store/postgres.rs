@@ -7,7 +7,7 @@ use std::time::Duration;
 use sqlx::{Connection, PgConnection};
 use trine::job::{Labels, Role};
 use trine::store::Store;
-use trine::store::postgres::{LeaseRules, PostgresOptions, PostgresStore};
+use trine::store::postgres::{PostgresOptions, PostgresStore};
 
 use crate::pooler::in_transactions;
 use crate::server::Postgres;
@@ -15,6 +15,9 @@ use crate::{Place, TestClock};
 
 /// The server of this test program.
 static SERVER: LazyLock<Postgres> = LazyLock::new(Postgres::start);
+
+/// Longer than a busy machine keeps a node from saying that it is there.
+const LEASE: Duration = Duration::from_secs(15);
 
 /// A schema of a test's own.
 pub(crate) struct Schema {
@@ -52,24 +55,25 @@ impl Schema {
         if self.durable { url } else { format!("{url}&options[synchronous_commit]=off") }
     }
 
-    /// Opened by a node of this name, with leases that last longer than a busy machine keeps it from saying that it is there.
+    /// Opened by a node of this name.
     pub(crate) async fn node(&self, name: &str) -> Arc<PostgresStore> {
-        self.node_with(name, Duration::from_secs(15)).await
+        self.node_with(name, LEASE).await
     }
 
     /// The same with leases that end after this time.
     pub(crate) async fn node_with(&self, name: &str, lease: Duration) -> Arc<PostgresStore> {
-        let leases = LeaseRules { lease, give_up: lease * 5 / 6 };
-        let options = PostgresOptions { node: name.into(), labels: labels(name), leases, clock: None, ..self.options() };
-        Arc::new(PostgresStore::open(options).await.unwrap())
+        self.node_of(name, labels(name), lease).await
     }
 
     /// Another node with this label besides.
     pub(crate) async fn node_labelled(&self, name: &str, label: (&str, &str)) -> Arc<PostgresStore> {
         let mut labels = labels(name);
         labels.insert(label.0.into(), label.1.into());
-        let leases = LeaseRules { lease: Duration::from_secs(15), give_up: Duration::from_secs(12) };
-        let options = PostgresOptions { node: name.into(), labels, leases, clock: None, ..self.options() };
+        self.node_of(name, labels, LEASE).await
+    }
+
+    async fn node_of(&self, name: &str, labels: Labels, lease: Duration) -> Arc<PostgresStore> {
+        let options = PostgresOptions { node: name.into(), labels, lease, clock: None, ..self.options() };
         Arc::new(PostgresStore::open(options).await.unwrap())
     }
 
@@ -93,7 +97,7 @@ impl Schema {
             node: "one".into(),
             role: Role::All,
             labels: labels("one"),
-            leases: LeaseRules { lease: Duration::from_secs(30), give_up: Duration::from_secs(25) },
+            lease: Duration::from_secs(30),
             connections: 4,
             clock: Some(Arc::<TestClock>::clone(&self.clock)),
             max_losses: 3,

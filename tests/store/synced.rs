@@ -7,7 +7,7 @@ use std::time::Duration;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use tokio::task::JoinHandle;
 use trine::clock::Timestamp;
-use trine::store::postgres::{LeaseRules, PostgresOptions, PostgresStore};
+use trine::store::postgres::{PostgresOptions, PostgresStore};
 use trine::store::{Answered, Once, OnceStore as _, Store as _};
 
 use crate::postgres::Schema;
@@ -35,10 +35,9 @@ impl Database {
 
     async fn node_with(&self, name: &str, lease: Duration) -> Arc<PostgresStore> {
         let options = Schema::new().options();
-        let leases = LeaseRules::lasting(lease);
         let node = name.into();
         let options =
-            PostgresOptions { urls: vec![self.url.clone()], node, leases, schema: "trine".into(), clock: None, ..options };
+            PostgresOptions { urls: vec![self.url.clone()], node, lease, schema: "trine".into(), clock: None, ..options };
         Arc::new(PostgresStore::open(options).await.unwrap())
     }
 

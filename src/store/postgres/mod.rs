@@ -39,6 +39,7 @@ mod writer;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
@@ -47,7 +48,6 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::connect::{Connect, in_time};
-pub use self::node::LeaseRules;
 use self::node::Node;
 use self::partitions::Ends;
 use self::pool::Pool;
@@ -91,8 +91,8 @@ pub struct PostgresOptions {
     pub role: Role,
     /// What is said of it.
     pub labels: Labels,
-    /// How leases are kept.
-    pub leases: LeaseRules,
+    /// What it runs is lost, and run elsewhere, when it has not been heard of for so long.
+    pub lease: Duration,
     /// How many connections there may be, besides the two that write and that say that this node is there: at least [`LEAST_CONNECTIONS`].
     pub connections: u32,
     /// Tells what time it is, in the place of the database.
@@ -146,7 +146,7 @@ impl PostgresStore {
         }
         session.close().await?;
         let (pool, channel) = (connect.pool(options.connections), connect.channel());
-        let node = Arc::new(Node::new(options.node, options.role, options.labels, options.leases));
+        let node = Arc::new(Node::new(options.node, options.role, options.labels, options.lease));
         let (told, hint) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let start = Start {
             connect: connect.clone(),

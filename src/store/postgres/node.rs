@@ -31,22 +31,6 @@ const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 pub(super) const UNHEARD: &str = "this node could not say that it is there for too long";
 const REPLACED: &str = "another server of this name has started later and has this one's place";
 
-/// How a node keeps its leases.
-#[derive(Clone, Debug)]
-pub struct LeaseRules {
-    /// What a node runs is lost, and run elsewhere, when it has not been heard of for so long.
-    pub lease: Duration,
-    /// A node that has not reached the database for so long stops what it runs. Shorter than the lease.
-    pub give_up: Duration,
-}
-
-impl LeaseRules {
-    /// Leases of this length. A node gives up after five sixths of it: the rest is for what it runs to end.
-    pub fn lasting(lease: Duration) -> Self {
-        Self { lease, give_up: lease.saturating_sub(lease / 6) }
-    }
-}
-
 /// This node.
 pub(super) struct Node {
     /// The number of its start.
@@ -54,7 +38,10 @@ pub(super) struct Node {
     pub(super) name: String,
     role: Role,
     pub(super) labels: Labels,
-    pub(super) rules: LeaseRules,
+    /// What it runs is lost, and run elsewhere, when it has not been heard of for so long.
+    lease: Duration,
+    /// It stops what it runs when it has not reached the database for so long: the rest of the lease is for that to end.
+    give_up: Duration,
     pub(super) gatekeeper: Gatekeeper,
     /// Why what it claimed now would be taken from it, if that is so.
     silent: watch::Sender<Option<&'static str>>,
@@ -69,13 +56,14 @@ pub(super) struct Node {
 }
 
 impl Node {
-    pub(super) fn new(name: String, role: Role, labels: Labels, rules: LeaseRules) -> Self {
+    pub(super) fn new(name: String, role: Role, labels: Labels, lease: Duration) -> Self {
         Self {
             id: AtomicI64::new(0),
             name,
             role,
             labels,
-            rules,
+            lease,
+            give_up: lease.saturating_sub(lease / 6),
             gatekeeper: Gatekeeper::new(),
             silent: watch::Sender::new(None),
             held: Mutex::default(),
@@ -199,7 +187,7 @@ impl Node {
     /// Says that it is there, over and over, and has the writer look after nodes that are not. Stops what runs here if nobody can be told
     /// for too long.
     pub(super) async fn beat(&self, connect: &Connect, writer: &mpsc::WeakSender<Command>, end: &CancellationToken) {
-        let every = self.rules.lease / BEATS;
+        let every = self.lease / BEATS;
         // By a clock that goes on while the process is stopped, and that nobody sets.
         let mut heard_at = Instant::now();
         // One of its own: whoever reads, and however long that takes, must not take a node its leases.
@@ -208,13 +196,13 @@ impl Node {
         let mut time = Time::default();
         let (untold, mut is_untold) = (Sparing::default(), false);
         while !end.is_cancelled() {
-            let left = self.rules.give_up.saturating_sub(heard_at.elapsed());
+            let left = self.give_up.saturating_sub(heard_at.elapsed());
             let wait = if self.is_silent() { pause } else { pause.min(left) };
             if end.run_until_cancelled(tokio::time::sleep(wait.max(Duration::from_millis(1)))).await.is_none() {
                 return;
             }
             let asked_at = Instant::now();
-            let left = self.rules.give_up.saturating_sub(heard_at.elapsed());
+            let left = self.give_up.saturating_sub(heard_at.elapsed());
             // Where leases are not very short, there is time for another one if this connection goes nowhere.
             let limit = if self.is_silent() {
                 every.max(AGAIN.1)
@@ -249,10 +237,10 @@ impl Node {
                             self.revoke(held, Revocation::Lost);
                         }
                     }
-                    if let Some(doubt) = time.look((asked_at, clock), away, self.rules.lease) {
+                    if let Some(doubt) = time.look((asked_at, clock), away, self.lease) {
                         tracing::warn!("{doubt}: for the length of a lease no node is taken for gone");
                     }
-                    let is_gone = others_expired && time.may_be_trusted(self.rules.lease);
+                    let is_gone = others_expired && time.may_be_trusted(self.lease);
                     if is_gone || !known {
                         // If there is no room for it, the next beat says it again.
                         if let Some(writer) = writer.upgrade() {
@@ -274,7 +262,7 @@ impl Node {
                     _ => connection = None,
                 }
             }
-            if heard_at.elapsed() >= self.rules.give_up {
+            if heard_at.elapsed() >= self.give_up {
                 if self.silent.send_if_modified(|silent| silent.replace(UNHEARD).is_none()) {
                     tracing::error!(
                         "the database has not been reached for too long: what runs here is stopped, since it is run elsewhere"
@@ -315,7 +303,7 @@ impl Node {
 
     #[expect(clippy::cast_precision_loss, reason = "milliseconds of minutes")]
     fn lease_ms(&self) -> f64 {
-        self.rules.lease.as_millis() as f64
+        self.lease.as_millis() as f64
     }
 
     /// Counts this start, inside the writer's transaction.
