@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use trine::clock::{SystemClock, Timestamp};
 use trine::dispatch::router::{Facts, route};
 use trine::job::{
-    Bound, Choice, Conclusion, Ending, Failure, Form, JobId, NewJob, Outcome, Queue, Runtime, Spec, Submission, Timing,
+    Bound, Choice, Conclusion, Ending, Failure, Form, JobId, NewJob, Outcome, Queue, Runtime, Spec, Submission, Timing, Written,
 };
 use trine::store::sqlite::{SqliteOptions, SqliteStore};
 use trine::store::{Settlement, Store, Urgency};
@@ -165,8 +165,8 @@ pub(crate) fn job(number: u64) -> Result<NewJob> {
     if rare {
         submission.tags.insert("rare".into(), "yes".into());
     }
-    let facts = Facts { bound, choice: Choice::Auto, isolated: false, runtime: Runtime::Native, form, gil: false };
-    let route = route(facts).map_err(|unable| unable.to_string())?;
+    let written = Written { runtime: Runtime::Native, form, gil: false, needs_a_process: false };
+    let route = route(Facts { bound, choice: Choice::Auto, isolated: false, written }).map_err(|unable| unable.to_string())?;
     Ok(NewJob {
         id: JobId::new(),
         submission,

@@ -28,15 +28,11 @@ pub struct Facts {
     pub choice: Choice,
     /// Whether the client wants the job to be isolated.
     pub isolated: bool,
-    /// What the workload is written in.
-    pub runtime: Runtime,
     /// How the workload is written.
-    pub form: Form,
-    /// Whether a global lock lets one of its threads compute at a time.
-    pub gil: bool,
+    pub written: Written,
 }
 
-/// The client insists on an executor that can't do what it asks for as well.
+/// The executor that the client insists on, or that its tag says, can't do what it asks for as well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unable {
     /// It wants isolation.
@@ -45,6 +41,9 @@ pub enum Unable {
     /// It wants a program to be run.
     #[error("{0} can't run a command, which is a program and needs a process of its own")]
     Command(Executor),
+    /// It wants a function to be called that has limits.
+    #[error("{0} can't keep a call of this function within its limits")]
+    Limits(Executor),
 }
 
 impl Unable {
@@ -52,7 +51,7 @@ impl Unable {
     pub const fn pointer(self) -> &'static str {
         match self {
             Self::Isolate(_) => "/isolated",
-            Self::Command(_) => "/executor",
+            Self::Command(_) | Self::Limits(_) => "/executor",
         }
     }
 }
@@ -73,8 +72,9 @@ pub struct Considered {
 /// The rules are those of the guide: waits belong on an event loop if they are written for one and on threads otherwise;
 /// computing belongs on threads where no global lock keeps them from running at once.
 pub const fn route(facts: Facts) -> Result<Route, Unable> {
-    let is_command = matches!(facts.runtime, Runtime::Command);
-    let (executor, rule) = match (facts.choice.insisted(), facts.bound, facts.form) {
+    let Written { runtime, form, gil, needs_a_process } = facts.written;
+    let is_command = matches!(runtime, Runtime::Command);
+    let (executor, rule) = match (facts.choice.insisted(), facts.bound, form) {
         (Some(executor), ..) if facts.isolated && !capabilities(executor).isolation => return Err(Unable::Isolate(executor)),
         (Some(executor @ (Executor::Async | Executor::Threads)), ..) if is_command => return Err(Unable::Command(executor)),
         (Some(executor), ..) => (executor, Rule::Insisted),
@@ -82,21 +82,25 @@ pub const fn route(facts: Facts) -> Result<Route, Unable> {
         (None, ..) if is_command => (Executor::Processes, Rule::Command),
         (None, Bound::Io, Form::Async) => (Executor::Async, Rule::IoAsync),
         (None, Bound::Io, Form::Blocking) => (Executor::Threads, Rule::IoBlocking),
-        (None, Bound::Cpu, _) if facts.gil => (Executor::Processes, Rule::CpuProcesses),
+        (None, Bound::Cpu, _) if gil => (Executor::Processes, Rule::CpuProcesses),
         (None, Bound::Cpu, _) => (Executor::Threads, Rule::CpuThreads),
     };
-    Ok(Route { executor, queue: executor.queue(facts.runtime, facts.bound), rule, evidence: None })
+    if needs_a_process && !matches!(executor, Executor::Processes) {
+        return Err(Unable::Limits(executor));
+    }
+    Ok(Route { executor, queue: executor.queue(runtime, facts.bound), rule, evidence: None })
 }
 
 /// The route, where what was measured of earlier runs has a say.
 ///
-/// Nothing moves a job whose executor the client insists on, that has to be isolated, or that is a program. Without enough evidence the
-/// tag decides. Otherwise the demand for a core does, never the wall time alone, which can't tell computing from waiting. Only what is
-/// known to give the event loop back comes there without its tag's word for it, and what is known to hold it does not in any case: to
-/// threads and processes, whose numbers are bounded, anything may go. But now and then one is tried there all the same, if that takes little.
+/// Nothing moves a job whose executor the client insists on, that has to be isolated, that is a program, or that calls a function whose
+/// limits need a process. Without enough evidence the tag decides. Otherwise the demand for a core does, never the wall time alone, which
+/// can't tell computing from waiting. Only what is known to give the event loop back comes there without its tag's word for it, and what is
+/// known to hold it does not in any case: to threads and processes, whose numbers are bounded, anything may go. But now and then one is
+/// tried there all the same, if that takes little.
 pub fn choose(facts: Facts, routing: Routing, digest: Option<&Digest>) -> Result<Route, Unable> {
     let declared = route(facts)?;
-    let fixed = matches!(declared.rule, Rule::Insisted | Rule::Isolated | Rule::Command);
+    let fixed = matches!(declared.rule, Rule::Insisted | Rule::Isolated | Rule::Command) || facts.written.needs_a_process;
     let Some(digest) = digest.filter(|_| routing != Routing::Declared && !fixed) else { return Ok(declared) };
     let evidence = |executor, failing| {
         Some(Evidence {
@@ -114,7 +118,7 @@ pub fn choose(facts: Facts, routing: Routing, digest: Option<&Digest>) -> Result
         let is_known = routing == Routing::Measured && digest.observed.is_some();
         return Ok(if is_known { Route { evidence: evidence(declared.executor, false), ..declared } } else { declared });
     };
-    let queue = executor.queue(facts.runtime, bound);
+    let queue = executor.queue(facts.written.runtime, bound);
     // What fails there, but not where the tag sends it, stays with its tag - but for a few, or it would never be known that it fails no more.
     let fails = |executor: Executor| digest.failing[executor as usize];
     let stays = fails(executor) && !fails(declared.executor) && !is_trial(digest);
@@ -129,22 +133,23 @@ pub fn choose(facts: Facts, routing: Routing, digest: Option<&Digest>) -> Result
 
 /// What measurement chooses: an executor, what the work is for it, and by which rule. `None` if it has nothing to say.
 fn measured(facts: Facts, declared: Executor, digest: &Digest) -> Option<(Executor, Bound, Rule)> {
+    let Written { form, gil, .. } = facts.written;
     let holds = digest.on_loop.holds;
     let is_trial = is_trial(digest);
     // What held it may have been there once: it would never be known if none came there any more.
     let again = holds && is_trial && digest.wall_us.min(digest.on_loop.longest_us) <= LONGEST_TRIAL_US;
-    let apart = digest.untold_us.filter(|us| facts.gil && *us <= LONGEST_APART_US.1).is_some_and(|us| {
+    let apart = digest.untold_us.filter(|us| gil && *us <= LONGEST_APART_US.1).is_some_and(|us| {
         let every = if digest.observed.is_none() && us <= LONGEST_APART_US.0 { TRIAL_APART } else { TRIAL };
         // Not in the turn of the other trials.
         digest.turn % every == every / 2
     });
     Some(match digest.observed {
-        Some(Observed::Cpu) if facts.gil => (Executor::Processes, Bound::Cpu, Rule::MeasuredCpu),
+        Some(Observed::Cpu) if gil => (Executor::Processes, Bound::Cpu, Rule::MeasuredCpu),
         Some(Observed::Cpu) => (Executor::Threads, Bound::Cpu, Rule::MeasuredCpu),
         _ if apart => (Executor::Processes, Bound::Cpu, Rule::Trial),
         _ if again && declared == Executor::Async => (Executor::Async, Bound::Io, Rule::Trial),
         _ if holds && declared == Executor::Async => (Executor::Threads, Bound::Io, Rule::MeasuredHold),
-        Some(Observed::Io) if facts.form == Form::Blocking || holds => (Executor::Threads, Bound::Io, Rule::MeasuredIo),
+        Some(Observed::Io) if form == Form::Blocking || holds => (Executor::Threads, Bound::Io, Rule::MeasuredIo),
         Some(Observed::Io) if declared == Executor::Async || digest.on_loop.runs >= PROVEN => {
             (Executor::Async, Bound::Io, Rule::MeasuredIo)
         }
@@ -227,7 +232,7 @@ mod tests {
         #[case] executor: Executor,
         #[case] rule: Rule,
     ) {
-        let facts = Facts { bound, choice, isolated: false, runtime: Runtime::Native, form, gil: false };
+        let facts = Facts { choice, ..native(bound, form) };
         let route = route(facts).unwrap();
         assert_eq!((route.executor, route.rule, route.queue), (executor, rule, executor.queue(Runtime::Native, bound)));
     }
@@ -244,7 +249,7 @@ mod tests {
         #[case] queue: Queue,
         #[case] rule: Rule,
     ) {
-        let facts = Facts { bound, choice: Choice::Auto, isolated: false, runtime: Runtime::Python, form, gil };
+        let facts = facts(Runtime::Python, bound, form, gil);
         assert_eq!(route(facts).map(|route| (route.queue, route.rule)), Ok((queue, rule)));
     }
 
@@ -254,7 +259,7 @@ mod tests {
     #[case(Choice::Threads, Err(Unable::Isolate(Executor::Threads)))]
     #[case(Choice::Async, Err(Unable::Isolate(Executor::Async)))]
     fn isolation_is_given_by_processes_or_refused(#[case] choice: Choice, #[case] expected: Result<(Executor, Rule), Unable>) {
-        let facts = Facts { bound: Bound::Io, choice, isolated: true, runtime: Runtime::Native, form: Form::Async, gil: false };
+        let facts = Facts { choice, isolated: true, ..native(Bound::Io, Form::Async) };
         assert_eq!(route(facts).map(|route| (route.executor, route.rule)), expected);
     }
 
@@ -268,7 +273,11 @@ mod tests {
     }
 
     fn native(bound: Bound, form: Form) -> Facts {
-        Facts { bound, choice: Choice::Auto, isolated: false, runtime: Runtime::Native, form, gil: false }
+        facts(Runtime::Native, bound, form, false)
+    }
+
+    fn facts(runtime: Runtime, bound: Bound, form: Form, gil: bool) -> Facts {
+        Facts { bound, choice: Choice::Auto, isolated: false, written: Written { runtime, form, gil, needs_a_process: false } }
     }
 
     #[rstest]
@@ -308,7 +317,7 @@ mod tests {
 
     #[test]
     fn computing_under_a_global_lock_goes_to_processes() {
-        let facts = Facts { runtime: Runtime::Python, gil: true, ..native(Bound::Io, Form::Async) };
+        let facts = facts(Runtime::Python, Bound::Io, Form::Async, true);
         let chosen = choose(facts, Routing::Measured, Some(&digest(CPU, 0, true, 0))).unwrap();
         assert_eq!((chosen.queue, chosen.rule), (Queue::PythonProcesses, Rule::MeasuredCpu));
         let reason = "measured to compute: 120 runs of 23 ms used 97 % of a core whenever there was one, and held the event loop for up to 412 ms";
@@ -348,10 +357,9 @@ mod tests {
         #[case] says: &str,
     ) {
         let facts = native(bound, form);
-        let written = Written { runtime: facts.runtime, form, gil: facts.gil, needs_a_process: false };
         let said = |routing| {
             let route = choose(facts, routing, Some(&digest)).unwrap();
-            let says = considered(bound, &route, written).iter().any(|considered| considered.because.contains(says));
+            let says = considered(bound, &route, facts.written).iter().any(|considered| considered.because.contains(says));
             (route.rule.as_str(), says)
         };
         assert!(matches!(said(Routing::Measured), (rule, true) if rule.starts_with("measured_")));
@@ -362,11 +370,13 @@ mod tests {
     #[test]
     fn what_is_fixed_is_never_moved() {
         let io = native(Bound::Cpu, Form::Async);
+        let limited = facts(Runtime::Python, Bound::Cpu, Form::Blocking, true);
         let digest = digest(IO, 50, false, 49);
         for facts in [
             Facts { isolated: true, ..io },
             Facts { choice: Choice::Processes, ..io },
-            Facts { runtime: Runtime::Command, ..io },
+            facts(Runtime::Command, Bound::Cpu, Form::Blocking, false),
+            Facts { written: Written { needs_a_process: true, ..limited.written }, ..limited },
             Facts { choice: Choice::Processes, isolated: true, ..io },
         ] {
             assert_eq!(choose(facts, Routing::Measured, Some(&digest)), route(facts));
@@ -375,7 +385,7 @@ mod tests {
 
     #[test]
     fn what_fails_where_it_is_sent_stays_with_its_tag() {
-        let facts = Facts { runtime: Runtime::Python, gil: true, ..native(Bound::Io, Form::Async) };
+        let facts = facts(Runtime::Python, Bound::Io, Form::Async, true);
         let failing = |failing| Digest { failing, ..digest(CPU, 50, false, 0) };
         let queue = |digest| choose(facts, Routing::Measured, Some(&digest)).unwrap().queue;
         assert_eq!(queue(failing([false, false, true])), Queue::PythonAsync);
@@ -407,15 +417,14 @@ mod tests {
         #[case] turn: u64,
         #[case] queue: Option<Queue>,
     ) {
-        let facts = Facts { runtime: Runtime::Python, gil: true, ..native(Bound::Io, Form::Blocking) };
+        let facts = facts(Runtime::Python, Bound::Io, Form::Blocking, true);
         let digest = Digest { untold_us: Some(400_000), ..digest(observed, 0, false, turn) };
         let chosen = |digest| choose(facts, Routing::Measured, Some(&digest)).unwrap();
         let route = chosen(digest);
         assert_eq!(route.evidence.map(|_| route.queue), queue);
         let tried = route.rule == Rule::Trial;
         assert_eq!(tried, route.reason().starts_with("tried in a process now and then"));
-        let written = Written { runtime: facts.runtime, form: facts.form, gil: facts.gil, needs_a_process: false };
-        let of_processes = considered(facts.bound, &route, written)[Executor::Processes as usize].because;
+        let of_processes = considered(facts.bound, &route, facts.written)[Executor::Processes as usize].because;
         assert!(!tried || of_processes.starts_with("computes on all cores"), "{of_processes}");
         // What takes long would keep one of few processes busy, and where it is told there is nothing to try.
         let (slow, slowest) = (LONGEST_APART_US.0 + 1, LONGEST_APART_US.1 + 1);
@@ -456,8 +465,27 @@ mod tests {
         #[case] isolated: bool,
         #[case] expected: Result<Rule, Unable>,
     ) {
-        let facts = Facts { bound: Bound::Cpu, choice, isolated, runtime: Runtime::Command, form: Form::Blocking, gil: false };
+        let facts = Facts { choice, isolated, ..facts(Runtime::Command, Bound::Cpu, Form::Blocking, false) };
         let expected = expected.map(|rule| (Queue::Commands, rule));
+        assert_eq!(route(facts).map(|route| (route.queue, route.rule)), expected);
+    }
+
+    #[rstest]
+    #[case(Bound::Cpu, Choice::Auto, false, Ok(Rule::CpuProcesses))]
+    #[case(Bound::Io, Choice::Auto, true, Ok(Rule::Isolated))]
+    #[case(Bound::Io, Choice::Processes, false, Ok(Rule::Insisted))]
+    #[case(Bound::Io, Choice::Auto, false, Err(Unable::Limits(Executor::Threads)))]
+    #[case(Bound::Cpu, Choice::Async, false, Err(Unable::Limits(Executor::Async)))]
+    #[case(Bound::Cpu, Choice::Async, true, Err(Unable::Isolate(Executor::Async)))]
+    fn a_function_with_limits_is_called_in_a_process_or_not_at_all(
+        #[case] bound: Bound,
+        #[case] choice: Choice,
+        #[case] isolated: bool,
+        #[case] expected: Result<Rule, Unable>,
+    ) {
+        let of_function = facts(Runtime::Python, bound, Form::Blocking, true);
+        let facts = Facts { choice, isolated, written: Written { needs_a_process: true, ..of_function.written }, ..of_function };
+        let expected = expected.map(|rule| (Queue::PythonProcesses, rule));
         assert_eq!(route(facts).map(|route| (route.queue, route.rule)), expected);
     }
 }

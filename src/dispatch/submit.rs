@@ -10,8 +10,7 @@ use super::router::{Facts, Unable, choose};
 use super::{Dispatcher, Full, NoRoom, OverQuota, Wanted, if_light, labels, outputs, to_the_end};
 use crate::clock::Timestamp;
 use crate::job::{
-    After, Dependency, Executor, Job, JobId, NewJob, Owner, Parent, ProfileKey, Route, Routing, Runtime, Spec, Submission,
-    Written, parents_first,
+    After, Dependency, Job, JobId, NewJob, Owner, Parent, ProfileKey, Route, Runtime, Spec, Submission, Written, parents_first,
 };
 use crate::store::{Once, Requeue, StoreError};
 use crate::workload::{Invalid, Likeness, Prepared, is_function, likeness_of_function, may_have_placeholders};
@@ -285,18 +284,9 @@ impl Dispatcher {
         self.check_webhook(submission)?;
         let profile = likeness.map(|likeness| likeness.key());
         let digest = profile.as_ref().map(|key| self.shared.profiles.digest(key, written));
-        let Written { runtime, form, gil, needs_a_process } = written;
-        let facts =
-            Facts { bound: submission.bound, choice: submission.executor, isolated: submission.isolated, runtime, form, gil };
-        // What its limits need a process for is not moved.
-        let routing = submission.routing.unwrap_or(self.shared.routing);
-        let routing = if needs_a_process { Routing::Declared } else { routing };
+        let facts = Facts { bound: submission.bound, choice: submission.executor, isolated: submission.isolated, written };
         let unable = |unable: Unable| Invalid::new(unable.pointer(), unable.to_string());
-        let route = choose(facts, routing, digest.as_ref()).map_err(unable)?;
-        if needs_a_process && route.executor != Executor::Processes {
-            let message = format!("{} can't keep a call of this function within its limits", route.executor);
-            return Err(Invalid::new("/executor", message));
-        }
+        let route = choose(facts, submission.routing.unwrap_or(self.shared.routing), digest.as_ref()).map_err(unable)?;
         Ok((route, profile))
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::router::{Facts, choose};
-use crate::job::{Bound, Choice, Executor, Observed, ProfileKey, Routing, Rule, Written};
+use crate::job::{Bound, Choice, Executor, Observed, ProfileKey, Routing, Rule};
 use crate::profile::{Digest, Profile, Profiles};
 use crate::store::{DayRow, DayTotals};
 
@@ -68,13 +68,12 @@ pub(super) fn what_if(days: &[DayRow], profiles: &Profiles) -> Vec<WhatIf> {
 }
 
 fn look_at(key: &ProfileKey, executor: Executor, bound: Bound, totals: DayTotals, profile: &Profile) -> Option<WhatIf> {
-    let Written { runtime, form, gil, needs_a_process } = profile.written?;
-    let facts = Facts { bound, choice: Choice::Auto, isolated: false, runtime, form, gil };
+    let written = profile.written?;
+    let facts = Facts { bound, choice: Choice::Auto, isolated: false, written };
     // Not as one of the few that are tried.
     let digest = Digest { turn: 0, ..profile.digest() };
-    let routing = if needs_a_process { Routing::Declared } else { Routing::Measured };
-    let route = choose(facts, routing, Some(&digest)).ok()?;
-    let (here, there) = (executor.queue(runtime, bound), route.queue);
+    let route = choose(facts, Routing::Measured, Some(&digest)).ok()?;
+    let (here, there) = (executor.queue(written.runtime, bound), route.queue);
     let mut gain = Gain::default();
     if here != there {
         if executor == Executor::Async {
@@ -115,19 +114,19 @@ const fn whole(mean: f64) -> u64 {
 mod tests {
     use super::*;
     use crate::clock::Timestamp;
-    use crate::job::{Form, Runtime, Timing};
+    use crate::job::{Form, Runtime, Timing, Written};
     use crate::profile::Sample;
 
     /// The profiles and the days of runs of one workload.
     fn history(runs: &[(u64, Bound, Executor, Timing)], form: Form) -> Vec<WhatIf> {
-        history_with(None, runs, form)
+        history_with(None, runs, native(form))
     }
 
-    /// The same of runs that were run as something else than they were tagged.
-    fn history_with(ran_as: Option<Bound>, runs: &[(u64, Bound, Executor, Timing)], form: Form) -> Vec<WhatIf> {
+    /// The same of a workload that is written so, and of runs that were run as something else than they were tagged.
+    fn history_with(ran_as: Option<Bound>, runs: &[(u64, Bound, Executor, Timing)], written: Written) -> Vec<WhatIf> {
         let profiles = Profiles::default();
         let key = ProfileKey::from("x".to_owned());
-        profiles.digest(&key, Written { runtime: Runtime::Native, form, gil: false, needs_a_process: false });
+        profiles.digest(&key, written);
         for (times, bound, executor, timing) in runs {
             let at = Timestamp::now();
             let sample = Sample {
@@ -142,6 +141,10 @@ mod tests {
             (0..*times).for_each(|_| profiles.record(Some(&key), &sample));
         }
         what_if(&profiles.changes(Timestamp::now()).unwrap().days, &profiles)
+    }
+
+    const fn native(form: Form) -> Written {
+        Written { runtime: Runtime::Native, form, gil: false, needs_a_process: false }
     }
 
     fn timing(wall_us: u64, cpu_us: u64) -> Timing {
@@ -172,7 +175,15 @@ mod tests {
         );
         // Where measured routing has already had them wait elsewhere, there is nothing left to gain.
         let runs = [(30, Bound::Cpu, Executor::Threads, timing(90_000, 100))];
-        assert_eq!(history_with(Some(Bound::Io), &runs, Form::Blocking), []);
+        assert_eq!(history_with(Some(Bound::Io), &runs, native(Form::Blocking)), []);
+    }
+
+    #[test]
+    fn what_its_limits_need_a_process_for_would_not_have_been_moved() {
+        let function = Written { runtime: Runtime::Python, form: Form::Blocking, gil: true, needs_a_process: true };
+        for written in [function, Written { form: Form::Async, ..function }] {
+            assert_eq!(history_with(None, &[(30, Bound::Io, Executor::Processes, timing(90_000, 100))], written), []);
+        }
     }
 
     #[test]

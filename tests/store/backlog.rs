@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use trine::clock::Timestamp;
 use trine::dispatch::router::{Facts, route};
-use trine::job::{Bound, Choice, Failure, Form, JobId, NewJob, Queue, Runtime};
+use trine::job::{Bound, Choice, Failure, Form, JobId, NewJob, Queue, Runtime, Written};
 use trine::store::{Cancellation, Claimed, Depth, Settled, Settlement, StateFilter, Store, Urgency};
 
 use crate::{PATIENCE, Place, accept, claim, new_job, not_after_a_loss, settle, state, succeeded};
@@ -35,9 +35,7 @@ pub(crate) fn job(priority: i16) -> NewJob {
         bound: Bound::Cpu,
         choice: Choice::Processes,
         isolated: false,
-        runtime: Runtime::Python,
-        form: Form::Blocking,
-        gil: true,
+        written: Written { runtime: Runtime::Python, form: Form::Blocking, gil: true, needs_a_process: false },
     };
     job.route = route(facts).unwrap();
     assert_eq!(job.route.queue, QUEUE);

@@ -58,7 +58,7 @@ use trine::clock::{Clock, Timestamp};
 use trine::dispatch::router::{Facts, route};
 use trine::job::{
     Bound, Choice, Conclusion, Ending, Executor, Failure, FailureKind, Form, JobId, NewJob, Outcome, Queue, Retry, Runtime, Spec,
-    Submission, Timing,
+    Submission, Timing, Written,
 };
 use trine::store::{Claimed, Lease, Settled, Settlement, Store, StoreError, Urgency};
 
@@ -170,13 +170,14 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 pub(crate) fn new_job(bound: Bound) -> NewJob {
     let form = if bound == Bound::Io { Form::Async } else { Form::Blocking };
+    let written = Written { runtime: Runtime::Native, form, gil: false, needs_a_process: false };
     NewJob {
         id: JobId::new(),
         submission: Box::new(Submission::new(
             bound,
             Spec { kind: "sleep".into(), json: to_raw_value(&json!({"type": "sleep", "ms": 5})).unwrap() },
         )),
-        route: route(Facts { bound, choice: Choice::Auto, isolated: false, runtime: Runtime::Native, form, gil: false }).unwrap(),
+        route: route(Facts { bound, choice: Choice::Auto, isolated: false, written }).unwrap(),
         after: Vec::new(),
         accepted_at: Timestamp::now(),
         due_at: None,
