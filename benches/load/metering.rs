@@ -78,16 +78,7 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
         let asked = cost(|| {
             black_box(profiles.digest(&likeness.key(), written));
         });
-        let sample = || Sample {
-            bound: Bound::Io,
-            ran_as: Bound::Io,
-            executor: Executor::Async,
-            failure: None,
-            timing: &timing,
-            in_line: false,
-            at: Timestamp::now(),
-        };
-        let added = cost(|| profiles.record(Some(&key), &sample()));
+        let added = cost(|| profiles.record(Some(&key), &Sample::new(Bound::Io, Executor::Async, timing, Timestamp::now())));
         let meter = metered - bare;
         let values = [job * 1e6, meter * 1e9, asked * 1e9, added * 1e9, (meter + asked + added) / job];
         figures.iter_mut().zip(values).for_each(|(figure, value)| figure.add(value));

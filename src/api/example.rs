@@ -379,15 +379,7 @@ fn learned() -> ProfileView {
     profiles.digest(&key, Written { runtime: Runtime::Native, form: Form::Blocking, gil: false, needs_a_process: false });
     let State::Finished(finished) = finished().state else { unreachable!("it has ended") };
     let timing = finished.timing.unwrap_or_default();
-    let sample = Sample {
-        bound: Bound::Io,
-        ran_as: Bound::Io,
-        executor: Executor::Threads,
-        failure: None,
-        timing: &timing,
-        in_line: false,
-        at: finished.finished_at,
-    };
+    let sample = Sample::new(Bound::Io, Executor::Threads, timing, finished.finished_at);
     (0..40).for_each(|_| profiles.record(Some(&key), &sample));
     let profile = profiles.get(key.as_str()).unwrap_or_default();
     ProfileView::of(key, &profile, &Machine::default())

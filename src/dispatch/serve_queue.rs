@@ -195,7 +195,7 @@ async fn postpone(shared: Arc<Shared>, queue: Queue, claimed: Claimed, why: &'st
 
 /// Adds what was measured of an attempt to what is known of its queue and its workload. What a shut-down stopped says nothing of them.
 fn learn(shared: &Shared, queue: Queue, in_line: bool, claimed: &Claimed, measured: &Measured) {
-    let Some(timing) = measured.timing.as_ref().filter(|_| measured.stopped != Some(StopReason::HandBack)) else { return };
+    let Some(timing) = measured.timing.filter(|_| measured.stopped != Some(StopReason::HandBack)) else { return };
     shared.slots[queue as usize].took(Duration::from_micros(timing.wall_us));
     let failure = measured.outcome.failure().map(|failure| failure.kind);
     let ran_as = match queue {

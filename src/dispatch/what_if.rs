@@ -128,16 +128,8 @@ mod tests {
         let key = ProfileKey::from("x".to_owned());
         profiles.digest(&key, written);
         for (times, bound, executor, timing) in runs {
-            let at = Timestamp::now();
-            let sample = Sample {
-                bound: *bound,
-                ran_as: ran_as.unwrap_or(*bound),
-                executor: *executor,
-                failure: None,
-                timing,
-                in_line: false,
-                at,
-            };
+            let sample = Sample::new(*bound, *executor, *timing, Timestamp::now());
+            let sample = Sample { ran_as: ran_as.unwrap_or(*bound), ..sample };
             (0..*times).for_each(|_| profiles.record(Some(&key), &sample));
         }
         what_if(&profiles.changes(Timestamp::now()).unwrap().days, &profiles)

@@ -24,8 +24,8 @@ pub fn start_of(day: i64) -> Timestamp {
 }
 
 impl Days {
-    pub(super) fn add(&mut self, sample: &Sample<'_>) {
-        let timing = sample.timing;
+    pub(super) fn add(&mut self, sample: &Sample) {
+        let timing = &sample.timing;
         let held = timing.held_us().filter(|&held| sample.executor == Executor::Async && held >= LONG_HOLD_US);
         self.0.entry((day_of(sample.at), sample.executor, sample.ran_as)).or_default().merge(&DayTotals {
             runs: 1,
@@ -61,15 +61,7 @@ mod tests {
     fn runs_are_summed_up_by_day_executor_and_tag() {
         let mut days = Days::default();
         let timing = Timing { wall_us: 90_000, longest_poll_us: Some(60_000), held_jobs: Some(7), ..Timing::default() };
-        let sample = |executor, at| Sample {
-            bound: Bound::Io,
-            ran_as: Bound::Io,
-            executor,
-            failure: None,
-            timing: &timing,
-            in_line: false,
-            at,
-        };
+        let sample = |executor, at| Sample::new(Bound::Io, executor, timing, at);
         let (first, second) = (start_of(3), Timestamp::from_micros(start_of(4).as_micros() - 1));
         assert_eq!((day_of(first), day_of(second)), (3, 3));
         for (executor, at) in

@@ -2,8 +2,7 @@
 
 use super::day::Days;
 use super::{Profile, Sample};
-use crate::clock::Timestamp;
-use crate::job::{Bound, Executor, FailureKind, ProfileKey, Timing};
+use crate::job::ProfileKey;
 use crate::store::DayRow;
 
 /// A profile, and how it stands to the one that is kept.
@@ -16,35 +15,21 @@ pub(super) struct Entry {
     pub(super) used: u64,
     /// Something is not kept yet.
     pub(super) changed: bool,
-    /// The runs that may not be in what is kept; noted only where others change that, too.
-    recent: Vec<Run>,
+    /// The runs that may not be in what is kept, and whether the machine was steady; noted only where others change that, too.
+    recent: Vec<(Sample, bool)>,
     /// How many of the first of these are being written.
     sent: usize,
     days: Days,
 }
 
-/// A run, to be added once more to a profile that somebody else has changed.
-#[derive(Clone, Copy, Debug)]
-struct Run {
-    bound: Bound,
-    ran_as: Bound,
-    executor: Executor,
-    failure: Option<FailureKind>,
-    timing: Timing,
-    in_line: bool,
-    at: Timestamp,
-    steady: bool,
-}
-
 impl Entry {
     /// Adds a run; `noted` if it may have to be added once more.
-    pub(super) fn add(&mut self, sample: &Sample<'_>, steady: bool, noted: bool) {
+    pub(super) fn add(&mut self, sample: &Sample, steady: bool, noted: bool) {
         self.changed = true;
         self.days.add(sample);
         self.profile.add(sample, steady);
         if noted {
-            let Sample { bound, ran_as, executor, failure, timing, in_line, at } = *sample;
-            self.recent.push(Run { bound, ran_as, executor, failure, timing: *timing, in_line, at, steady });
+            self.recent.push((*sample, steady));
         }
     }
 
@@ -85,9 +70,8 @@ impl Entry {
         self.profile.written = self.profile.written.or(mine.written);
         // Each server tries other executors by its own count.
         self.profile.learned.count_as(&mine.learned);
-        for run in &self.recent {
-            let Run { bound, ran_as, executor, failure, ref timing, in_line, at, steady } = *run;
-            self.profile.add(&Sample { bound, ran_as, executor, failure, timing, in_line, at }, steady);
+        for (sample, steady) in &self.recent {
+            self.profile.add(sample, *steady);
         }
         self.changed = !self.recent.is_empty();
     }

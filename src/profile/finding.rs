@@ -68,11 +68,11 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    pub(super) fn new(sample: &Sample<'_>) -> Self {
+    pub(super) fn new(sample: &Sample) -> Self {
         Self { runs: 0, without: 0, executor: sample.executor, since: sample.at, last_seen: sample.at, sentence: String::new() }
     }
 
-    pub(super) fn add(&mut self, sample: &Sample<'_>, sentence: Option<String>) {
+    pub(super) fn add(&mut self, sample: &Sample, sentence: Option<String>) {
         self.runs += 1;
         self.without = 0;
         self.executor = sample.executor;
@@ -256,15 +256,7 @@ mod tests {
         let (profiles, key) = (Profiles::default(), ProfileKey::from(KEY.to_owned()));
         profiles.digest(&key, Written { runtime: Runtime::Python, form: Form::Blocking, gil: true, needs_a_process: false });
         for (times, executor, timing) in runs {
-            let sample = Sample {
-                bound: Bound::Io,
-                ran_as: Bound::Io,
-                executor: *executor,
-                failure: None,
-                timing,
-                in_line,
-                at: Timestamp::from_micros(7),
-            };
+            let sample = Sample { in_line, ..Sample::new(Bound::Io, *executor, *timing, Timestamp::from_micros(7)) };
             (0..*times).for_each(|_| profiles.record(Some(&key), &sample));
         }
         let machine = Machine { memory_bytes: Some(1 << 30), slots: [2; Queue::ALL.len()] };
@@ -289,9 +281,8 @@ mod tests {
         let advised = |others: &Timing| {
             let (profiles, key) = (Profiles::default(), ProfileKey::from(KEY.to_owned()));
             for timing in [cpu(90_000), *others, *others].iter().cycle().take(60) {
-                let (bound, executor, at) = (Bound::Io, Executor::Threads, Timestamp::from_micros(7));
-                profiles
-                    .record(Some(&key), &Sample { bound, ran_as: bound, executor, failure: None, timing, in_line: false, at });
+                let sample = Sample::new(Bound::Io, Executor::Threads, *timing, Timestamp::from_micros(7));
+                profiles.record(Some(&key), &sample);
             }
             let Finding { evidence, advice, .. } = profiles.get(KEY).unwrap().findings(&key, &Machine::default()).remove(0);
             (evidence.split(';').next().unwrap().to_owned(), advice)
@@ -319,9 +310,7 @@ mod tests {
         let advice = |runtime, gil| {
             let (profiles, key) = (Profiles::default(), ProfileKey::from(KEY.to_owned()));
             profiles.digest(&key, Written { runtime, form: Form::Blocking, gil, needs_a_process: false });
-            let at = Timestamp::from_micros(7);
-            let (bound, executor) = (Bound::Cpu, Executor::Processes);
-            let sample = Sample { bound, ran_as: bound, executor, failure: None, timing: &short, in_line: false, at };
+            let sample = Sample::new(Bound::Cpu, Executor::Processes, short, Timestamp::from_micros(7));
             (0..20).for_each(|_| profiles.record(Some(&key), &sample));
             profiles.get(KEY).unwrap().findings(&key, &Machine::default()).remove(0).advice
         };
@@ -375,8 +364,7 @@ mod tests {
             let (profiles, key) = (Profiles::default(), ProfileKey::from(KEY.to_owned()));
             let add = |times: u64, executor, failure, timing| {
                 let at = Timestamp::from_micros(7);
-                let sample =
-                    Sample { bound: Bound::Cpu, ran_as: Bound::Cpu, executor, failure, timing: &timing, in_line: false, at };
+                let sample = Sample { failure, ..Sample::new(Bound::Cpu, executor, timing, at) };
                 (0..times).for_each(|_| profiles.record(Some(&key), &sample));
             };
             add(20, Executor::Threads, None, cpu(8_000));

@@ -163,10 +163,7 @@ mod tests {
         profiles.digest(&key, Written { runtime: Runtime::Native, form: Form::Blocking, gil: false, needs_a_process: false });
         for executor in [Executor::Async, Executor::Threads] {
             for _ in 0..20 {
-                profiles.record(
-                    Some(&key),
-                    &Sample { bound: Bound::Io, ran_as: Bound::Io, executor, failure: None, timing: &timing, in_line: false, at },
-                );
+                profiles.record(Some(&key), &Sample::new(Bound::Io, executor, timing, at));
             }
         }
         (profiles, key)
@@ -234,15 +231,7 @@ mod tests {
                         core_wait_us: Some(0),
                         ..Timing::default()
                     };
-                    let sample = Sample {
-                        bound: Bound::Io,
-                        ran_as: Bound::Io,
-                        executor: Executor::Threads,
-                        failure: None,
-                        timing: &timing,
-                        in_line: false,
-                        at: now,
-                    };
+                    let sample = Sample::new(Bound::Io, Executor::Threads, timing, now);
                     server.record(Some(&key), &sample);
                     alone.record(Some(&key), &sample);
                 }
@@ -273,16 +262,7 @@ mod tests {
         let (profiles, key) = learned(now);
         let row = profiles.changes(now).unwrap().profiles.remove(0);
         let shared = Profiles::load(Vec::new(), true);
-        let timing = Timing::default();
-        let sample = Sample {
-            bound: Bound::Cpu,
-            ran_as: Bound::Cpu,
-            executor: Executor::Processes,
-            failure: None,
-            timing: &timing,
-            in_line: false,
-            at: now,
-        };
+        let sample = Sample::new(Bound::Cpu, Executor::Processes, Timing::default(), now);
         shared.record(Some(&key), &sample);
         let mine = shared.changes(now).unwrap();
         shared.record(Some(&key), &sample);
@@ -306,16 +286,7 @@ mod tests {
         shared.take_over(rows(MOST..MOST + 5));
         assert_eq!(shared.keys(None).len(), MOST);
         assert!(shared.get("key:0").is_some() && shared.get(&format!("key:{MOST}")).is_none());
-        let timing = Timing::default();
-        let sample = Sample {
-            bound: Bound::Cpu,
-            ran_as: Bound::Cpu,
-            executor: Executor::Threads,
-            failure: None,
-            timing: &timing,
-            in_line: false,
-            at: now,
-        };
+        let sample = Sample::new(Bound::Cpu, Executor::Threads, Timing::default(), now);
         shared.record(Some(&ProfileKey::from("mine".to_owned())), &sample);
         let left = shared.keys(None).len();
         assert!(left < MOST);

@@ -53,8 +53,8 @@ pub(super) struct Learned {
 
 impl Learned {
     /// Adds a run; of a machine that was not `steady` only what the machine has no part in.
-    pub(super) fn add(&mut self, sample: &Sample<'_>, steady: bool) {
-        let (timing, at) = (sample.timing, sample.executor as usize);
+    pub(super) fn add(&mut self, sample: &Sample, steady: bool) {
+        let (timing, at) = (&sample.timing, sample.executor as usize);
         self.executor_runs[at] += 1;
         self.executor_since.iter_mut().for_each(|since| *since += 1);
         self.executor_since[at] = 0;
@@ -183,18 +183,8 @@ mod tests {
 
     fn on(learned: &mut Learned, times: u32, executor: Executor, failure: Option<FailureKind>, timing: &Timing) {
         for _ in 0..times {
-            learned.add(
-                &Sample {
-                    bound: Bound::Io,
-                    ran_as: Bound::Io,
-                    executor,
-                    failure,
-                    timing,
-                    in_line: false,
-                    at: Timestamp::from_micros(0),
-                },
-                true,
-            );
+            let at = Timestamp::from_micros(0);
+            learned.add(&Sample { failure, ..Sample::new(Bound::Io, executor, *timing, at) }, true);
         }
     }
 

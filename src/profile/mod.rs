@@ -72,7 +72,7 @@ pub struct Profile {
 
 /// An attempt that has ended, as far as a profile has a place for it.
 #[derive(Clone, Copy, Debug)]
-pub struct Sample<'a> {
+pub struct Sample {
     /// The client's tag.
     pub bound: Bound,
     /// What it was run as: its tag, or what routing took it for instead as it chose among threads.
@@ -82,11 +82,18 @@ pub struct Sample<'a> {
     /// Why it gave no output, if it gave none.
     pub failure: Option<FailureKind>,
     /// What was measured.
-    pub timing: &'a Timing,
+    pub timing: Timing,
     /// Whether it stood in a line of its executor before it began, so that its hand-over took longer than it costs.
     pub in_line: bool,
     /// When it ended.
     pub at: Timestamp,
+}
+
+impl Sample {
+    /// One that succeeded, was run as what it is tagged, and did not stand in a line.
+    pub const fn new(bound: Bound, executor: Executor, timing: Timing, at: Timestamp) -> Self {
+        Self { bound, ran_as: bound, executor, failure: None, timing, in_line: false, at }
+    }
 }
 
 impl Profiles {
@@ -106,7 +113,7 @@ impl Profiles {
     }
 
     /// Adds a run.
-    pub fn record(&self, key: Option<&ProfileKey>, sample: &Sample<'_>) {
+    pub fn record(&self, key: Option<&ProfileKey>, sample: &Sample) {
         let Some(key) = key else { return };
         let steady = !self.unsteady.load(Ordering::Relaxed);
         let mut inner = self.inner();
@@ -210,16 +217,16 @@ impl Profile {
     }
 
     /// Adds a run; if the machine was not `steady`, it speaks against nothing.
-    fn add(&mut self, sample: &Sample<'_>, steady: bool) {
+    fn add(&mut self, sample: &Sample, steady: bool) {
         self.summaries[sample.executor as usize].get_or_insert_default().add(sample);
         self.learned.add(sample, steady);
         if !steady {
             return;
         }
-        let kinds = FindingKinds::of(sample.bound, sample.executor, sample.timing);
+        let kinds = FindingKinds::of(sample.bound, sample.executor, &sample.timing);
         for (kind, tally) in FindingKind::ALL.into_iter().zip(&mut self.tallies) {
             if kinds.contains(kind) {
-                let sentence = advice(sample.bound, sample.executor, sample.timing);
+                let sentence = advice(sample.bound, sample.executor, &sample.timing);
                 tally.get_or_insert_with(|| Tally::new(sample)).add(sample, sentence);
             } else if sample.failure.is_none() && tally.as_mut().is_some_and(|tally| !tally.stands_without()) {
                 *tally = None;
@@ -235,16 +242,8 @@ mod tests {
 
     const WRITTEN: Written = Written { runtime: Runtime::Native, form: Form::Blocking, gil: false, needs_a_process: false };
 
-    fn sample(timing: &Timing) -> Sample<'_> {
-        Sample {
-            bound: Bound::Io,
-            ran_as: Bound::Io,
-            executor: Executor::Threads,
-            failure: None,
-            timing,
-            in_line: false,
-            at: Timestamp::from_micros(5),
-        }
+    fn sample() -> Sample {
+        Sample::new(Bound::Io, Executor::Threads, computing(), Timestamp::from_micros(5))
     }
 
     fn computing() -> Timing {
@@ -256,10 +255,10 @@ mod tests {
         let profiles = Profiles::default();
         let key = |n: usize| ProfileKey::from(format!("key:{n}"));
         for n in 0..MOST {
-            profiles.record(Some(&key(n)), &sample(&computing()));
+            profiles.record(Some(&key(n)), &sample());
         }
         profiles.digest(&key(0), WRITTEN);
-        profiles.record(Some(&key(MOST)), &sample(&computing()));
+        profiles.record(Some(&key(MOST)), &sample());
         assert!(profiles.get("key:0").is_some() && profiles.get("key:1").is_none() && profiles.get("key:1000").is_some());
         assert_eq!(profiles.keys(None).len(), MOST - MAKE_WAY + 1);
     }
@@ -269,14 +268,14 @@ mod tests {
         let profiles = Profiles::default();
         let key = |n: usize| ProfileKey::from(format!("key:{n}"));
         for n in 0..MOST - 1 {
-            profiles.record(Some(&key(n)), &sample(&computing()));
+            profiles.record(Some(&key(n)), &sample());
         }
         for n in MOST..3 * MOST {
             profiles.digest(&key(n), WRITTEN);
         }
         assert_eq!(profiles.keys(None).len(), MOST - 1);
-        profiles.record(Some(&key(0)), &sample(&computing()));
-        profiles.record(Some(&key(MOST - 1)), &sample(&computing()));
+        profiles.record(Some(&key(0)), &sample());
+        profiles.record(Some(&key(MOST - 1)), &sample());
         profiles.digest(&key(MOST), WRITTEN);
         assert_eq!(profiles.keys(None).len(), MOST);
     }
@@ -295,12 +294,12 @@ mod tests {
         let key = ProfileKey::from("primes:below~2^3".to_owned());
         profiles.set_unsteady(true);
         for _ in 0..100 {
-            profiles.record(Some(&key), &sample(&computing()));
+            profiles.record(Some(&key), &sample());
         }
         assert_eq!(profiles.get(key.as_str()).unwrap().digest().observed, None);
         profiles.set_unsteady(false);
         for _ in 0..100 {
-            profiles.record(Some(&key), &sample(&computing()));
+            profiles.record(Some(&key), &sample());
         }
         assert_eq!(profiles.get(key.as_str()).unwrap().digest().observed, Some(Observed::Cpu));
         profiles.count(Bound::Io, Executor::Threads, &computing());

@@ -58,9 +58,9 @@ impl Default for Counts {
 
 impl Summary {
     /// Adds a run.
-    pub fn add(&mut self, sample: &Sample<'_>) {
+    pub fn add(&mut self, sample: &Sample) {
         let Self { counts, wall, dispatch, share, poll, memory } = self;
-        let timing = sample.timing;
+        let timing = &sample.timing;
         counts.runs += 1;
         counts.tagged[sample.bound as usize] += 1;
         if let Some(failure) = sample.failure {
@@ -122,15 +122,7 @@ mod tests {
             };
             let failure = (n % 4 == 0).then_some(FailureKind::Timeout);
             let at = Timestamp::from_micros(n.try_into().unwrap());
-            summary.add(&Sample {
-                bound: Bound::Cpu,
-                ran_as: Bound::Cpu,
-                executor: Executor::Processes,
-                failure,
-                timing: &timing,
-                in_line: false,
-                at,
-            });
+            summary.add(&Sample { failure, ..Sample::new(Bound::Cpu, Executor::Processes, timing, at) });
         }
         let mut bytes = Vec::new();
         summary.write(&mut bytes);
