@@ -57,7 +57,7 @@ impl TryFrom<String> for Kinds {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        let kind = |name: &str| EventKind::from_str(name).map_err(|()| format!("{name:?} is no kind of event"));
+        let kind = |name: &str| EventKind::from_str(name).map_err(|_| format!("{name:?} is no kind of event"));
         text.split(',').map(kind).collect::<Result<_, _>>().map(Self)
     }
 }

@@ -1,5 +1,3 @@
-use std::fmt;
-
 use serde::{Deserialize, Serialize};
 
 use super::{Bound, Executor, Observed, Timing};
@@ -45,12 +43,6 @@ impl FindingKind {
             Self::Memory => "memory",
             Self::Elsewhere => "elsewhere",
         }
-    }
-}
-
-impl fmt::Display for FindingKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
     }
 }
 

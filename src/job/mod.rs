@@ -9,6 +9,7 @@ mod history;
 mod id;
 mod labels;
 mod limit;
+mod names;
 mod outcome;
 mod owner;
 mod profile_key;

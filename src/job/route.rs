@@ -1,6 +1,5 @@
 use std::borrow::Cow;
 use std::fmt;
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -169,7 +168,7 @@ impl Rule {
         Self::Trial,
     ];
 
-    /// The name that is stored.
+    /// The name that the API uses.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Insisted => "insisted",
@@ -343,7 +342,7 @@ impl Queue {
         }
     }
 
-    /// Its name in the API and in the store.
+    /// The name that the API uses.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Async => "async",
@@ -357,28 +356,3 @@ impl Queue {
         }
     }
 }
-
-/// The text names none of the values.
-#[derive(Debug, thiserror::Error)]
-#[error("unknown name")]
-pub struct UnknownName;
-
-macro_rules! names {
-    ($($kind:ty),*) => {$(
-        impl fmt::Display for $kind {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(self.as_str())
-            }
-        }
-
-        impl FromStr for $kind {
-            type Err = UnknownName;
-
-            fn from_str(text: &str) -> Result<Self, UnknownName> {
-                Self::ALL.into_iter().find(|value| value.as_str() == text).ok_or(UnknownName)
-            }
-        }
-    )*};
-}
-
-names!(Bound, Executor, Queue, Rule);
