@@ -127,7 +127,7 @@ impl Comparisons {
         let kept = self.store().add_comparison(ComparisonId::new(), owner, json).await;
         match &kept {
             Ok(_) => self.shared.asked.notify_one(),
-            Err(error) => quota.failed(error, self.store()).await,
+            Err(error) => quota.failed(error).await,
         }
         Ok(kept?)
     }

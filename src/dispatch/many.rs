@@ -83,11 +83,11 @@ impl Dispatcher {
             let portion = match store.requeue_page(&filter, Some(by), after, most).await {
                 Ok(portion) => portion,
                 Err(error) => {
-                    quota.failed(&error, &**store).await;
+                    quota.failed(&error).await;
                     return Err(error.into());
                 }
             };
-            quota.came(portion.done.len() as u64, &**store).await;
+            quota.came(portion.done.len() as u64).await;
             count.retried += portion.done.len() as u64;
             after = portion.last;
             if after.is_none() {

@@ -111,7 +111,15 @@ struct Sum {
 
 /// Room that was found for what is being accepted. To be dropped once it is.
 #[derive(Default)]
-pub struct Taken(Option<(Arc<Account>, Owner, Wanted)>);
+pub struct Taken(Option<Found>);
+
+/// How much room was found, and whose.
+struct Found {
+    account: Arc<Account>,
+    owner: Owner,
+    wanted: Wanted,
+    store: Arc<dyn Store>,
+}
 
 impl Wanted {
     /// What these jobs take.
@@ -244,7 +252,7 @@ impl Account {
         coming.jobs.fetch_add(wanted.jobs, Ordering::SeqCst);
         coming.bytes.fetch_add(wanted.bytes, Ordering::SeqCst);
         drop(counted);
-        let taken = Taken(Some((Arc::clone(&self), owner, wanted)));
+        let taken = Taken(Some(Found { account: Arc::clone(&self), owner, wanted, store: Arc::clone(&quotas.store) }));
         if let Err(error) = self.submit(owner, wanted.jobs, store).await {
             self.give_back(wanted);
             return Err(error);
@@ -321,8 +329,8 @@ impl Taken {
     }
 
     /// No more than so many jobs came of those that room was found for.
-    pub(super) async fn came(&self, jobs: u64, store: &dyn Store) {
-        let Some((account, owner, wanted)) = &self.0 else { return };
+    pub(super) async fn came(&self, jobs: u64) {
+        let Some(Found { account, owner, wanted, store }) = &self.0 else { return };
         let missing = wanted.jobs.saturating_sub(jobs);
         // Of some of them it is not known how long they are.
         account.give_back(Wanted { jobs: missing, bytes: if jobs == 0 { wanted.bytes } else { 0 } });
@@ -334,16 +342,16 @@ impl Taken {
     }
 
     /// Nothing came of what the store did not take. What it may have taken after all counts.
-    pub async fn failed(&self, error: &StoreError, store: &dyn Store) {
+    pub async fn failed(&self, error: &StoreError) {
         if !error.may_pass() || matches!(error, StoreError::Taken) {
-            self.came(0, store).await;
+            self.came(0).await;
         }
     }
 }
 
 impl Drop for Taken {
     fn drop(&mut self) {
-        if let Some((account, _, wanted)) = &self.0 {
+        if let Some(Found { account, wanted, .. }) = &self.0 {
             account.ledger.coming.jobs.fetch_sub(wanted.jobs, Ordering::SeqCst);
             account.ledger.coming.bytes.fetch_sub(wanted.bytes, Ordering::SeqCst);
         }

@@ -306,7 +306,7 @@ impl Schedules {
         let fires = vec![Fire { due_at: now, at: now, by_hand: true, outcome: FireOutcome::Submitted(id) }];
         let firing = Firing { schedule: schedule.name, fires, jobs: vec![job], ..Firing::default() };
         if let Err(error) = self.store.fire(firing.clone()).await {
-            quota.failed(&error, &*self.store).await;
+            quota.failed(&error).await;
             return Err(error.into());
         }
         self.count(&firing.fires);
@@ -332,7 +332,7 @@ impl Schedules {
                     Decision::Submit => match self.submit(schedule, (*due_at, now), &mut firing, &mut taken).await {
                         Ok(Some(outcome)) => outcome,
                         other => {
-                            self.give_back(&taken).await;
+                            give_back(&taken).await;
                             return other.map(|_| false);
                         }
                     },
@@ -415,11 +415,11 @@ impl Schedules {
     async fn record(&self, firing: Firing, taken: &[Taken]) -> Result<(), StoreError> {
         let recorded = self.store.fire(firing.clone()).await;
         match &recorded {
-            Ok(jobs) if jobs.is_empty() => self.give_back(taken).await,
+            Ok(jobs) if jobs.is_empty() => give_back(taken).await,
             Ok(_) => {}
             Err(error) => {
                 for room in taken {
-                    room.failed(error, &*self.store).await;
+                    room.failed(error).await;
                 }
             }
         }
@@ -445,12 +445,6 @@ impl Schedules {
         Ok(())
     }
 
-    async fn give_back(&self, taken: &[Taken]) {
-        for room in taken {
-            room.came(0, &*self.store).await;
-        }
-    }
-
     fn count(&self, fires: &[Fire]) {
         for fire in fires {
             self.times.count(match fire.outcome {
@@ -461,6 +455,12 @@ impl Schedules {
                 FireOutcome::Failed(_) => 4,
             });
         }
+    }
+}
+
+async fn give_back(taken: &[Taken]) {
+    for room in taken {
+        room.came(0).await;
     }
 }
 

@@ -110,7 +110,7 @@ impl Dispatcher {
         let room = match self.shared.room.take(&jobs, |queue| store.depth(queue)) {
             Ok(room) => room,
             Err(full) => {
-                quota.came(0, &**store).await;
+                quota.came(0).await;
                 return Err(full.into());
             }
         };
@@ -121,7 +121,7 @@ impl Dispatcher {
                 None => store.accept(jobs).await,
             };
             if let Err(error) = &accepted {
-                quota.failed(error, &*store).await;
+                quota.failed(error).await;
             }
             drop((room, quota));
             accepted
@@ -173,8 +173,8 @@ impl Dispatcher {
         let requeue = self.shared.store.requeue(id).await;
         match &requeue {
             Ok(Requeue::Queued) => {}
-            Ok(_) => quota.came(0, &*self.shared.store).await,
-            Err(error) => quota.failed(error, &*self.shared.store).await,
+            Ok(_) => quota.came(0).await,
+            Err(error) => quota.failed(error).await,
         }
         Ok(requeue?)
     }
