@@ -55,7 +55,7 @@ pub(super) async fn ask(State(api): State<ApiState>, request: Request) -> Result
     let kept = api.comparisons.ask(owner, asked).await.map_err(|error| match error {
         CompareError::Invalid(wrong) => invalid(wrong.into()),
         CompareError::Draining => Problem::new(Kind::Unavailable, error.to_string()),
-        CompareError::OverQuota(over) => over.into(),
+        CompareError::NoRoom(no_room) => no_room.into(),
         CompareError::Store(error) => error.into(),
     })?;
     let location = location(kept.id);

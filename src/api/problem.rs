@@ -480,7 +480,7 @@ impl From<SubmitError> for Problem {
             SubmitError::KeyUsed => Self::new(Kind::IdempotencyKeyReused, error.to_string()),
             SubmitError::Gone => Self::new(Kind::UnknownJob, error.to_string()),
             SubmitError::Full(full) => full.into(),
-            SubmitError::OverQuota(over) => over.into(),
+            SubmitError::NoRoom(no_room) => no_room.into(),
             SubmitError::Store(error) => error.into(),
         }
     }

@@ -385,7 +385,7 @@ pub(super) async fn run(
             Problem::new(Kind::InvalidSchedule, reason)
         }
         RunError::NotMade(NotMade::Later) => Problem::new(Kind::Unavailable, error.to_string()),
-        RunError::OverQuota(over) => over.into(),
+        RunError::NoRoom(no_room) => no_room.into(),
         RunError::NotMade(NotMade::Store(error)) | RunError::Store(error) => error.into(),
     })?;
     let job = find_job(&api, id).await?;

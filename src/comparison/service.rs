@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 
 use super::request::{Asked, Request};
 use super::run::{Progress, RunError, run};
-use crate::dispatch::{Dispatcher, NoRoom, OverQuota, Wanted};
+use crate::dispatch::{Dispatcher, NoRoom, Wanted};
 use crate::job::{ComparisonId, Owner};
 use crate::store::{Comparison, ComparisonEnd, ComparisonState, Store, StoreError};
 use crate::telemetry::Sparing;
@@ -35,21 +35,12 @@ pub enum CompareError {
     /// The server is going down.
     #[error("the server is shutting down")]
     Draining,
-    /// The owner has too much already.
+    /// The owner has too much already, or what there is can't be counted.
     #[error(transparent)]
-    OverQuota(#[from] OverQuota),
+    NoRoom(#[from] NoRoom),
     /// The store did not take it.
     #[error(transparent)]
     Store(#[from] StoreError),
-}
-
-impl From<NoRoom> for CompareError {
-    fn from(error: NoRoom) -> Self {
-        match error {
-            NoRoom::Over(over) => over.into(),
-            NoRoom::Store(error) => error.into(),
-        }
-    }
 }
 
 /// What became of a comparison that is not wanted any more.

@@ -72,21 +72,12 @@ pub enum RunError {
     /// Its job can't be made.
     #[error(transparent)]
     NotMade(#[from] NotMade),
-    /// Its owner has too much already.
+    /// Its owner has too much already, or what there is can't be counted.
     #[error(transparent)]
-    OverQuota(#[from] OverQuota),
+    NoRoom(#[from] NoRoom),
     /// The store did not take it.
     #[error(transparent)]
     Store(#[from] StoreError),
-}
-
-impl From<NoRoom> for RunError {
-    fn from(error: NoRoom) -> Self {
-        match error {
-            NoRoom::Over(over) => over.into(),
-            NoRoom::Store(error) => error.into(),
-        }
-    }
 }
 
 /// The schedules of this server.

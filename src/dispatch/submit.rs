@@ -7,7 +7,7 @@ use std::time::Duration;
 use url::Url;
 
 use super::router::{Facts, Unable, choose};
-use super::{Dispatcher, Full, NoRoom, OverQuota, Wanted, if_light, labels, outputs, to_the_end};
+use super::{Dispatcher, Full, NoRoom, Wanted, if_light, labels, outputs, to_the_end};
 use crate::clock::Timestamp;
 use crate::job::{
     After, Dependency, Job, JobId, NewJob, Owner, Parent, ProfileKey, Route, Runtime, Spec, Submission, Written, parents_first,
@@ -43,9 +43,9 @@ pub enum SubmitError {
     /// Too many jobs wait.
     #[error(transparent)]
     Full(#[from] Full),
-    /// The owner has too much already.
+    /// The owner has too much already, or what there is can't be counted.
     #[error(transparent)]
-    OverQuota(#[from] OverQuota),
+    NoRoom(#[from] NoRoom),
     /// The store did not take it.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -63,15 +63,6 @@ pub struct Wrong {
 impl From<Wrong> for SubmitError {
     fn from(wrong: Wrong) -> Self {
         Self::Invalid(vec![wrong])
-    }
-}
-
-impl From<NoRoom> for SubmitError {
-    fn from(error: NoRoom) -> Self {
-        match error {
-            NoRoom::Over(over) => over.into(),
-            NoRoom::Store(error) => error.into(),
-        }
     }
 }
 
