@@ -404,18 +404,17 @@ impl Schedules {
     /// Has the store record it. If it can't take the jobs, however often it is tried, that is recorded. What was `taken` for jobs that don't
     /// come, for this or because another server has submitted them, is given back.
     async fn record(&self, firing: Firing, taken: &[Taken]) -> Result<(), StoreError> {
-        let recorded = self.store.fire(firing.clone()).await;
-        match &recorded {
-            Ok(jobs) if jobs.is_empty() => give_back(taken).await,
-            Ok(_) => {}
+        match self.store.fire(firing.clone()).await {
+            // Another server has submitted them, and counts them.
+            Ok(jobs) if jobs.is_empty() && !firing.jobs.is_empty() => give_back(taken).await,
+            Ok(_) => self.count(&firing.fires),
             Err(error) => {
                 for room in taken {
-                    room.failed(error).await;
+                    room.failed(&error).await;
                 }
-            }
-        }
-        match recorded {
-            Err(error) if is_of_the_jobs(&error) && !firing.jobs.is_empty() => {
+                if firing.jobs.is_empty() || !is_of_the_jobs(&error) {
+                    return Err(error);
+                }
                 let reason = if let StoreError::Refused(reason) = error { reason } else { error.to_string() };
                 let mut firing = Firing { jobs: Vec::new(), ..firing };
                 for fire in &mut firing.fires {
@@ -424,12 +423,6 @@ impl Schedules {
                     }
                 }
                 self.store.fire(firing.clone()).await?;
-                self.count(&firing.fires);
-            }
-            // Another server has submitted them, and counts them.
-            Ok(jobs) if jobs.is_empty() && !firing.jobs.is_empty() => {}
-            recorded => {
-                recorded?;
                 self.count(&firing.fires);
             }
         }
