@@ -6,6 +6,7 @@ use indicatif::HumanBytes;
 use super::picture::{self, DrawError, Figure};
 use super::report::{Choice, Control, GilRelease, Report, Row, Verdict};
 use super::request::Request;
+use super::verdict::sentence;
 use crate::clock::{Timestamp, readable};
 use crate::job::{ComparisonId, Executor};
 
@@ -28,7 +29,7 @@ struct Page<'a> {
     bound: &'a str,
     finished_at: Option<String>,
     headline: String,
-    colour: &'static str,
+    colour: String,
     report: &'a Report,
     charts: Vec<String>,
     rows: Vec<Line>,
@@ -49,13 +50,14 @@ struct Line {
 /// The page of a comparison.
 pub fn html(id: ComparisonId, finished_at: Option<Timestamp>, request: &Request, report: &Report) -> Result<String, PageError> {
     let charts = [Figure::Speedup, Figure::Latency, Figure::Bystander];
+    let (red, green, blue) = report.verdict.executor.colour();
     let page = Page {
         id,
         workload: request.kind(),
         bound: request.bound.as_str(),
         finished_at: finished_at.map(|at| at.to_string()),
         headline: headline(report),
-        colour: colour(report.verdict.executor),
+        colour: format!("#{red:02x}{green:02x}{blue:02x}"),
         report,
         charts: charts.map(|figure| picture::svg(report, figure).map(|svg| inner(&svg))).into_iter().collect::<Result<_, _>>()?,
         rows: report.matrix.iter().map(|row| line(report, row)).collect(),
@@ -75,8 +77,7 @@ pub fn headline(report: &Report) -> String {
         Some(interpreter) => format!("{} of {interpreter}", verdict.executor.in_words()),
         None => verdict.executor.in_words().to_owned(),
     };
-    let mut letters = name.chars();
-    let name = letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect());
+    let name = sentence(&name);
     match (verdict.speedup, report.matrix.iter().find(|row| is_best(verdict, row))) {
         (Some(speedup), Some(row)) => format!("{name}: {speedup:.2} times as fast, {} at once", row.at_once),
         _ => name,
@@ -109,7 +110,7 @@ fn line(report: &Report, row: &Row) -> Line {
     let dash = || "-".to_owned();
     let figure = |value: Option<String>| value.unwrap_or_else(dash);
     Line {
-        name: name(report, row.executor, row.interpreter.as_deref()),
+        name: report.series(row.executor, row.interpreter.as_deref()),
         best: is_best(&report.verdict, row),
         cells: vec![
             row.concurrency.to_string(),
@@ -142,7 +143,7 @@ fn controls(report: &Report) -> Vec<Line> {
         };
         let own = report.matrix.iter().find(same).and_then(|own| own.speedup);
         Line {
-            name: name(report, row.executor, interpreter),
+            name: report.series(row.executor, interpreter),
             best: false,
             cells: vec![
                 of(&report.controls.waiting, row.executor, interpreter),
@@ -152,13 +153,6 @@ fn controls(report: &Report) -> Vec<Line> {
         }
     };
     report.controls.computing.rows.iter().map(line).collect()
-}
-
-fn name(report: &Report, executor: Executor, interpreter: Option<&str>) -> String {
-    match interpreter {
-        Some(interpreter) if report.inline.len() > 1 => format!("{executor}, {interpreter}"),
-        _ => executor.to_string(),
-    }
 }
 
 fn machine(report: &Report) -> String {
@@ -193,15 +187,6 @@ fn pretty(request: &Request) -> String {
 /// SVG as a part of HTML, where it has no size of its own.
 fn inner(svg: &str) -> String {
     svg.find("<svg").map_or_else(String::new, |start| svg[start..].to_owned())
-}
-
-const fn colour(choice: Choice) -> &'static str {
-    match choice {
-        Choice::Async => "#0072b2",
-        Choice::Threads => "#e69f00",
-        Choice::Processes => "#009e73",
-        Choice::Inline | Choice::TooShort | Choice::Inconclusive => "#868e96",
-    }
 }
 
 #[cfg(test)]

@@ -39,6 +39,16 @@ pub struct Report {
     pub verdict: Verdict,
 }
 
+impl Report {
+    /// What the rows of an executor are called, and of an interpreter if there are several.
+    pub(super) fn series(&self, executor: Executor, interpreter: Option<&str>) -> String {
+        match interpreter {
+            Some(interpreter) if self.inline.len() > 1 => format!("{executor}, {interpreter}"),
+            _ => executor.to_string(),
+        }
+    }
+}
+
 /// Tasks one after the other.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[schema(as = ComparisonInline)]
@@ -313,6 +323,16 @@ impl Choice {
             Self::Inline => "run it inline",
             Self::TooShort => "too short to matter",
             Self::Inconclusive => "inconclusive",
+        }
+    }
+
+    /// Red, green and blue. Colours that also those can tell apart who see few of them (Okabe and Ito's).
+    pub(super) const fn colour(self) -> (u8, u8, u8) {
+        match self {
+            Self::Async => (0, 114, 178),
+            Self::Threads => (230, 159, 0),
+            Self::Processes => (0, 158, 115),
+            Self::Inline | Self::TooShort | Self::Inconclusive => (134, 142, 150),
         }
     }
 }

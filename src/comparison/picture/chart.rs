@@ -5,8 +5,7 @@ use std::fmt::Write as _;
 
 use super::Figure;
 use crate::clock::readable;
-use crate::comparison::report::{Bystander, Report, Row, Spans};
-use crate::job::Executor;
+use crate::comparison::report::{Bystander, Choice, Report, Row, Spans};
 
 /// Red, green and blue.
 pub(super) type Colour = (u8, u8, u8);
@@ -55,14 +54,13 @@ pub(super) struct Bar {
 
 impl Chart {
     pub(super) fn of(report: &Report, figure: Figure) -> Self {
-        let interpreters = report.inline.len() > 1;
         let mut series: Vec<Series> = Vec::new();
         let mut groups = BTreeMap::<u32, Group>::new();
         let mut rows: Vec<&Row> = report.matrix.iter().collect();
         rows.sort_by_key(|row| (row.concurrency, row.executor));
         for row in rows {
             let Some((value, low, high, label)) = bar(row, figure) else { continue };
-            let series = position(&mut series, row, report, interpreters);
+            let series = position(&mut series, row, report);
             let empty = || Group { label: format!("{} at once", row.concurrency), bars: Vec::new() };
             let group = groups.entry(row.concurrency).or_insert_with(empty);
             group.bars.push(Bar { series, value, low, high, label });
@@ -115,13 +113,10 @@ impl Chart {
 }
 
 /// The place of a row's series, which is made if it is the first of it.
-fn position(series: &mut Vec<Series>, row: &Row, report: &Report, interpreters: bool) -> usize {
+fn position(series: &mut Vec<Series>, row: &Row, report: &Report) -> usize {
     let variant = report.inline.iter().position(|inline| inline.interpreter == row.interpreter).unwrap_or(0);
-    let name = match &row.interpreter {
-        Some(interpreter) if interpreters => format!("{}, {interpreter}", row.executor),
-        _ => row.executor.to_string(),
-    };
-    let new = Series { name, colour: lighter(colour(row.executor), variant) };
+    let name = report.series(row.executor, row.interpreter.as_deref());
+    let new = Series { name, colour: lighter(Choice::from(row.executor).colour(), variant) };
     series.iter().position(|known| *known == new).unwrap_or_else(|| {
         series.push(new);
         series.len() - 1
@@ -142,15 +137,6 @@ fn bar(row: &Row, figure: Figure) -> Option<(f64, f64, f64, String)> {
             let Bystander { p50, p99, .. } = row.bystander_us?;
             Some((as_float(p50), as_float(p50), as_float(p99), readable(p99)))
         }
-    }
-}
-
-/// Colours that also those can tell apart who see few of them (Okabe and Ito's).
-const fn colour(executor: Executor) -> Colour {
-    match executor {
-        Executor::Async => (0, 114, 178),
-        Executor::Threads => (230, 159, 0),
-        Executor::Processes => (0, 158, 115),
     }
 }
 

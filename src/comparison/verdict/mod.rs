@@ -6,7 +6,8 @@ mod words;
 
 use std::ops::RangeInclusive;
 
-use self::words::{computes, doubt, failed, name, nature, reasons, remedy, sentence, under_pressure};
+pub(super) use self::words::sentence;
+use self::words::{computes, doubt, failed, name, nature, reasons, remedy, under_pressure};
 use super::report::{Choice, Confidence, PARALLEL, Pressure, Row, Verdict};
 use super::statistics::{Interval, interval};
 use crate::clock::readable;

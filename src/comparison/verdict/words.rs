@@ -234,7 +234,7 @@ pub(super) fn under_pressure(evidence: &Evidence<'_>) -> Vec<String> {
 }
 
 /// With a capital letter, as a sentence begins.
-pub(super) fn sentence(text: &str) -> String {
+pub(in crate::comparison) fn sentence(text: &str) -> String {
     let mut letters = text.chars();
     letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
