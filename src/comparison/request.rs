@@ -11,9 +11,9 @@ use serde_json::{Map, Value};
 
 use super::run::RunError;
 use super::service::CompareError;
-use crate::dispatch::{Catalogue, Dispatcher};
+use crate::dispatch::{Catalogue, Dispatcher, named_interpreter};
 use crate::executor::{Executors, MOST_BYTES};
-use crate::job::{Bound, Executor, Form, Queue, Runtime, Spec, Written};
+use crate::job::{Bound, Executor, Form, Runtime, Spec, Written};
 use crate::store::{NodeStatus, StoreError};
 use crate::workload::{Invalid, fill, is_function, may_have_placeholders};
 
@@ -142,7 +142,7 @@ impl Request {
                 vec![Variant { interpreter: None, gil: false, network: false, spec: Arc::new(workload) }]
             }
             Runtime::Python if self.interpreters.is_empty() => {
-                let named = own_interpreter(&workload, functions)?;
+                let named = named_interpreter(&workload, functions);
                 let name = rules.interpreter(named.as_deref())?.name.clone();
                 vec![Variant { interpreter: Some(name), gil, network, spec: Arc::new(workload) }]
             }
@@ -159,8 +159,8 @@ impl Request {
                 self.interpreters.iter().map(variant).collect::<Result<_, Invalid>>()?
             }
         };
-        let slots = |executor| {
-            let slots = dispatcher.executors().slots(queue(executor, runtime, self.bound));
+        let slots = |executor: Executor| {
+            let slots = dispatcher.executors().slots(executor.queue(runtime, self.bound));
             (executor, u32::try_from(slots).unwrap_or(u32::MAX))
         };
         Ok(Subject { runtime, form, variants, slots: Executor::ALL.map(slots).into() })
@@ -186,18 +186,6 @@ pub(super) fn spec(json: Box<RawValue>) -> Spec {
 fn field(workload: &Spec, name: &str) -> Option<Value> {
     let fields: Map<String, Value> = serde_json::from_str(workload.json.get()).ok()?;
     fields.get(name).cloned()
-}
-
-/// The interpreter that a workload names, or that its function was deployed with.
-fn own_interpreter(workload: &Spec, functions: &Catalogue) -> Result<Option<String>, Invalid> {
-    let named = |name| field(workload, name).and_then(|value| value.as_str().map(str::to_owned));
-    match named("name").filter(|_| workload.kind == "function") {
-        Some(name) => {
-            let function = functions.find(&name, named("version").as_deref())?;
-            Ok(function.interpreter.clone())
-        }
-        None => Ok(named("interpreter")),
-    }
 }
 
 fn with_interpreter(workload: &Spec, name: &str) -> Spec {
@@ -233,7 +221,7 @@ fn levels(concurrency: Option<Vec<u32>>, tasks: u32, bytes: usize) -> Result<Vec
 }
 
 fn places(asked: Option<Vec<Executor>>, executors: &Executors, written: Written, bound: Bound) -> Result<Vec<Executor>, Invalid> {
-    let able = |executor: &Executor| executors.slots(queue(*executor, written.runtime, bound)) > 0 && runs(*executor, written);
+    let able = |executor: &Executor| executors.slots(executor.queue(written.runtime, bound)) > 0 && runs(*executor, written);
     let Some(asked) = asked else { return Ok(Executor::ALL.into_iter().filter(able).collect()) };
     if asked.is_empty() {
         return Err(Invalid::new("/executors", "must name one at least"));
@@ -255,11 +243,6 @@ fn places(asked: Option<Vec<Executor>>, executors: &Executors, written: Written,
 /// Whether what is written like this may run there at all.
 fn runs(executor: Executor, written: Written) -> bool {
     executor == Executor::Processes || written.runtime != Runtime::Command && !written.needs_a_process
-}
-
-/// Where tasks of an executor go.
-pub(super) const fn queue(executor: Executor, runtime: Runtime, bound: Bound) -> Queue {
-    executor.queue(runtime, bound)
 }
 
 /// An object with the key `$output` is always a place for the output of a job, and a comparison comes after none.

@@ -13,7 +13,7 @@ use super::control::{self, Kind};
 use super::plan::{self, Cell, Controlled, FEWEST, MOST, MOST_ATTEMPTS, REPETITIONS, Run, What};
 use super::pressure::{self, Watch};
 use super::report::Report;
-use super::request::{Request, Subject, queue};
+use super::request::{Request, Subject};
 use super::tally::{self, Runs};
 use crate::clock::{Monotonic, micros};
 use crate::dispatch::Dispatcher;
@@ -250,7 +250,7 @@ impl<'a> Runner<'a> {
         let end = CancellationToken::new();
         let variant = self.subject.variants.get(run.cell.variant).filter(|_| with_bystander && run.cell.what == What::Workload);
         let bystander = variant.map(|variant| {
-            let on_loop = queue(Executor::Async, self.runtime, self.request.bound);
+            let on_loop = Executor::Async.queue(self.runtime, self.request.bound);
             let place = Place::of(self.dispatcher.executors(), on_loop);
             let (spec, room) = (control::bystander(variant, self.runtime), Arc::clone(&self.room));
             tokio::spawn(batch::bystand(place, spec, room, end.clone(), self.stop.clone()))
@@ -264,7 +264,7 @@ impl<'a> Runner<'a> {
         }
         if let (What::Workload, Some(executor)) = (run.cell.what, run.cell.executor) {
             let interpreter = self.subject.variants.get(run.cell.variant).and_then(|variant| variant.interpreter.as_deref());
-            let queue = queue(executor, self.subject.runtime, self.request.bound);
+            let queue = executor.queue(self.subject.runtime, self.request.bound);
             batch.runners = pressure::runners(self.dispatcher, queue, interpreter);
         }
         if self.stop.is_stopped() { Err(RunError::Stopped) } else { Ok(batch) }
@@ -275,9 +275,9 @@ impl<'a> Runner<'a> {
         let runtime = if cell.what == What::Workload { self.subject.runtime } else { self.runtime };
         let executors = self.dispatcher.executors();
         match cell.executor {
-            Some(executor) => Place::of(executors, queue(executor, runtime, self.request.bound)),
+            Some(executor) => Place::of(executors, executor.queue(runtime, self.request.bound)),
             None if runtime == Runtime::Native => self.inline.clone(),
-            None => Place::one_at_a_time(executors, queue(Executor::Processes, runtime, self.request.bound)),
+            None => Place::one_at_a_time(executors, Executor::Processes.queue(runtime, self.request.bound)),
         }
     }
 

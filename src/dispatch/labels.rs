@@ -37,7 +37,7 @@ impl Dispatcher {
         if !is_python || !self.store().is_shared() {
             return Ok(None);
         }
-        let own = if interpreters.is_empty() { interpreter(workload, self.functions().catalogue()) } else { None };
+        let own = if interpreters.is_empty() { named_interpreter(workload, self.functions().catalogue()) } else { None };
         let have = |labels: &Labels| match interpreters {
             [] => has_interpreter(labels, own.as_deref()),
             names => names.iter().all(|name| has_interpreter(labels, Some(name))),
@@ -60,7 +60,7 @@ pub(super) fn require<S: NodeStore + ?Sized>(
 ) -> Result<(), Invalid> {
     if store.is_shared() {
         // An interpreter of this name was found here; elsewhere there may be none.
-        if let Some(name) = interpreter(&submission.workload, functions) {
+        if let Some(name) = named_interpreter(&submission.workload, functions) {
             submission.requires.get_or_insert_default().extend([interpreter_label(&name)]);
         }
         return Ok(());
@@ -76,8 +76,8 @@ pub(super) fn require<S: NodeStore + ?Sized>(
     }
 }
 
-/// The interpreter that a workload names.
-fn interpreter(workload: &Spec, functions: &Catalogue) -> Option<String> {
+/// The interpreter that a workload names, or that its function was deployed with.
+pub fn named_interpreter(workload: &Spec, functions: &Catalogue) -> Option<String> {
     #[derive(Deserialize)]
     struct Named<'a> {
         #[serde(borrow)]

@@ -34,7 +34,7 @@ pub use catalogue::Catalogue;
 pub use deliver::{Deliverer, DeliverySettings, WriteMessage};
 pub use ended::Ends;
 pub use functions::{DeployError, Deployment, Functions};
-pub use labels::{has_runtime, interpreter_label};
+pub use labels::{has_runtime, interpreter_label, named_interpreter};
 pub use many::{Cancelling, Retrying};
 pub use once::{Receipt, RequestKey, Submitted};
 pub use quarantine::Quarantined;
