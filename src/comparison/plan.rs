@@ -39,6 +39,13 @@ pub(super) struct Cell {
     pub(super) concurrency: u32,
 }
 
+impl Cell {
+    /// Without any executor.
+    pub(super) const fn inline(what: What, variant: usize) -> Self {
+        Self { what, variant, executor: None, concurrency: 1 }
+    }
+}
+
 /// A cell with what it takes to run it.
 #[derive(Clone, Debug)]
 pub(super) struct Run {
@@ -64,15 +71,15 @@ pub(super) fn probe(cores: u32) -> u32 {
 pub(super) fn of_workload(request: &Request, subject: &Subject, probe: u32) -> Vec<Cell> {
     let mut cells = Vec::new();
     for variant in 0..subject.variants.len() {
-        let mut add = |executor, concurrency| cells.push(Cell { what: What::Workload, variant, executor, concurrency });
-        add(None, 1);
+        let what = What::Workload;
+        cells.push(Cell::inline(what, variant));
         for executor in &request.executors {
             let mut levels: BTreeSet<u32> = request.concurrency.iter().copied().collect();
             if *executor == Executor::Threads {
                 levels.insert(probe);
             }
             for level in levels {
-                add(Some(*executor), level);
+                cells.push(Cell { what, variant, executor: Some(*executor), concurrency: level });
             }
         }
     }
@@ -85,7 +92,7 @@ pub(super) fn of_controls(request: &Request, subject: &Subject, probe: u32) -> V
     for kind in [Kind::Waiting, Kind::Computing] {
         for variant in 0..subject.variants.len() {
             let what = What::Control(kind);
-            cells.push(Cell { what, variant, executor: None, concurrency: 1 });
+            cells.push(Cell::inline(what, variant));
             let executors = request.executors.iter().filter(|executor| variant == 0 || **executor == Executor::Threads);
             cells.extend(executors.map(|executor| Cell { what, variant, executor: Some(*executor), concurrency: probe }));
         }

@@ -144,7 +144,7 @@ impl<'a> Runner<'a> {
         let mut controls = Vec::new();
         for (at, variant) in self.subject.variants.iter().enumerate() {
             self.tell(0.0, "warming up: the workload inline".into());
-            let alone = Cell { what: What::Workload, variant: at, executor: None, concurrency: 1 };
+            let alone = Cell::inline(What::Workload, at);
             let first = self.first(&Run { cell: alone, spec: Arc::clone(&variant.spec), tasks: 1 }).await?;
             // What takes long was warm enough after one.
             let tasks = if first < 1e5 { FIRST_TASKS } else { 1 };

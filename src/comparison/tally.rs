@@ -30,10 +30,6 @@ fn speedups(runs: &Runs, cell: Cell, over: Cell) -> Vec<f64> {
     own.iter().zip(serial).map(ratio).collect()
 }
 
-fn inline(cell: Cell) -> Cell {
-    Cell { executor: None, concurrency: 1, ..cell }
-}
-
 /// Of how many attempts there are figures.
 pub(super) fn attempts(runs: &Runs) -> usize {
     runs.values().flatten().map(|batch| batch.samples.len()).sum()
@@ -44,7 +40,7 @@ pub(super) fn half_width(runs: &Runs) -> Option<f64> {
     let mut best = BTreeMap::<(Executor, usize), Interval>::new();
     for cell in runs.keys().filter(|cell| cell.what == What::Workload) {
         let Some(executor) = cell.executor else { continue };
-        let Some(found) = interval(&speedups(runs, *cell, inline(*cell))) else { continue };
+        let Some(found) = interval(&speedups(runs, *cell, Cell::inline(cell.what, cell.variant))) else { continue };
         let known = best.entry((executor, cell.variant)).or_insert(found);
         if found.estimate > known.estimate {
             *known = found;
@@ -109,8 +105,7 @@ struct Tally<'a> {
 
 impl Tally<'_> {
     fn inline(&self, variant: usize) -> Option<Inline> {
-        let cell = Cell { what: What::Workload, variant, executor: None, concurrency: 1 };
-        let batches = self.runs.get(&cell)?;
+        let batches = self.runs.get(&Cell::inline(What::Workload, variant))?;
         let serial = median(&batches.iter().filter_map(Batch::serial_us).collect::<Vec<_>>())?;
         let python = self.subject.runtime == Runtime::Python;
         Some(Inline {
@@ -125,8 +120,7 @@ impl Tally<'_> {
 
     /// The workload's own attempts, one after the other.
     fn alone(&self) -> &[Batch] {
-        let cell = Cell { what: What::Workload, variant: 0, executor: None, concurrency: 1 };
-        self.runs.get(&cell).map_or(&[], Vec::as_slice)
+        self.runs.get(&Cell::inline(What::Workload, 0)).map_or(&[], Vec::as_slice)
     }
 
     /// How long half of the tasks waited on the event loop at the most without giving it back.
@@ -147,7 +141,7 @@ impl Tally<'_> {
     }
 
     fn row(&self, cell: Cell, executor: Executor, batches: &[Batch]) -> Option<(Row, Vec<f64>)> {
-        let base = Cell { variant: 0, ..inline(cell) };
+        let base = Cell::inline(cell.what, 0);
         let ratios = speedups(self.runs, cell, base);
         let gain = interval(&ratios);
         let per_task = median(&batches.iter().filter_map(Batch::per_task_us).collect::<Vec<_>>());
@@ -202,7 +196,7 @@ impl Tally<'_> {
     fn gains(&self, cell: Cell) -> Option<[Interval; 3]> {
         let gain = |what| {
             let cell = Cell { what, ..cell };
-            interval(&speedups(self.runs, cell, inline(cell)))
+            interval(&speedups(self.runs, cell, Cell::inline(cell.what, cell.variant)))
         };
         Some([gain(What::Control(Kind::Computing))?, gain(What::Workload)?, gain(What::Control(Kind::Waiting))?])
     }
@@ -227,7 +221,7 @@ impl Tally<'_> {
     fn control(&self, kind: Kind, controls: &[Controlled]) -> Control {
         let what = What::Control(kind);
         let rows = self.runs.keys().filter(|cell| cell.what == what).filter_map(|cell| {
-            let ratios = speedups(self.runs, *cell, inline(*cell));
+            let ratios = speedups(self.runs, *cell, Cell::inline(cell.what, cell.variant));
             let gain = interval(&ratios)?;
             Some(ControlRow {
                 executor: cell.executor?,
@@ -236,7 +230,7 @@ impl Tally<'_> {
                 spread: spread(gain, &ratios),
             })
         });
-        let alone = self.runs.get(&Cell { what, variant: 0, executor: None, concurrency: 1 });
+        let alone = self.runs.get(&Cell::inline(what, 0));
         Control {
             workload: controls.first().map(|control| control.workload(kind).clone()).unwrap_or_default(),
             wall_us: alone.and_then(|batches| spans(batches, |sample| sample.timing.wall_us)).map(|spans| spans.p50),
