@@ -45,6 +45,9 @@ use crate::workload::{Environment, PythonRules, Registry, WorkloadSettings};
 /// The program that runs here, also if there is another one at its path by now, such as a newer version.
 const THIS_PROGRAM: &str = "/proc/self/exe";
 
+/// The file in the data folder that its server has locked.
+const LOCK: &str = "server.lock";
+
 /// With so few files that may be open at once, things fail in ways that do not tell why.
 const FEW_FILES: usize = 256;
 /// What part of the file descriptors is kept for jobs: one in so many.
@@ -174,7 +177,7 @@ fn take_data_folder(folder: &Path) -> Result<File, AppError> {
         let folder = folder.display();
         tracing::warn!("other users of this machine can look into the data folder: `chmod -R go= {folder}` keeps them out");
     }
-    own::lock(&folder.join("server.lock")).map_err(|error| match error {
+    own::lock(&folder.join(LOCK)).map_err(|error| match error {
         TryLockError::WouldBlock => AppError::DataFolderTaken(folder.into()),
         TryLockError::Error(error) => unusable(error),
     })

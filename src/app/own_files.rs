@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::AppError;
+use super::{AppError, LOCK};
 use crate::config::{Config, Database};
 use crate::own::Seen;
 
@@ -25,7 +25,7 @@ pub(super) fn watch(
         Database::Sqlite(path) => Some(path),
         Database::Postgres(_) => None,
     };
-    let files = [config.data_dir.join("server.lock")].into_iter().chain(database).map(Seen::of).collect::<io::Result<Vec<_>>>();
+    let files = [config.data_dir.join(LOCK)].into_iter().chain(database).map(Seen::of).collect::<io::Result<Vec<_>>>();
     let files = files.map_err(|error| AppError::DataFolder { path: config.data_dir.clone(), error })?;
     Ok(tokio::spawn(async move {
         let path = closed.run_until_cancelled(gone(&files)).await?;

@@ -1,8 +1,7 @@
 //! How artifacts get to where they are kept, and how they go.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path as FilePath, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
@@ -17,6 +16,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use super::collect::{Left, LeftFile};
 use super::{AT_ONCE, ArtifactError, Artifacts, key};
 use crate::job::JobId;
+use crate::own;
 
 /// Files that are longer are sent in parts of so many bytes, two at once.
 const PART_BYTES: usize = 8 << 20;
@@ -168,17 +168,12 @@ impl Artifacts {
     }
 }
 
-/// A folder that only this user can look into, with all those above it.
-pub(super) fn private_folder(path: &FilePath) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path)
-}
-
 /// Writes a file, which is there when it is whole.
 fn write(path: &FilePath, mut from: impl io::Read, broken_off: &AtomicBool) -> io::Result<()> {
     let folder = path.parent().ok_or(io::ErrorKind::InvalidFilename)?;
     // What ends like this is no file to whoever lists them.
     let draft = || {
-        private_folder(folder)?;
+        own::folder(folder)?;
         tempfile::Builder::new().prefix("").suffix("#1").tempfile_in(folder)
     };
     // The folder of the day may just be removed, because it was empty.

@@ -32,7 +32,7 @@ use tokio::sync::Semaphore;
 use self::key::day;
 use crate::clock::Timestamp;
 use crate::job::JobId;
-use crate::outbound;
+use crate::{outbound, own};
 
 /// How long a request to a storage is tried again, and how long it may take until its answer begins: it may have a part of a file to send.
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -129,7 +129,7 @@ impl Artifacts {
         let unusable = |error: &dyn std::fmt::Display| ArtifactError::Unusable(error.to_string());
         let (storage, prefix, folder): (Arc<dyn ObjectStore>, _, _) = match place {
             ArtifactPlace::Folder(folder) => {
-                keep::private_folder(&folder.join(store)).map_err(|error| unusable(&error))?;
+                own::folder(&folder.join(store)).map_err(|error| unusable(&error))?;
                 (Arc::new(LocalFileSystem::new_with_prefix(folder)?), Path::default(), Some(folder.join(store)))
             }
             ArtifactPlace::S3 { bucket, prefix } => {
