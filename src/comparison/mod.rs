@@ -14,7 +14,7 @@ pub mod report;
 mod request;
 mod run;
 mod service;
-pub mod statistics;
+mod statistics;
 mod tally;
 mod verdict;
 

@@ -1,24 +1,21 @@
 //! How sure a ratio is: few repetitions, no assumption about their distribution but symmetry, and outliers that do no harm.
 
-use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
-
 /// A ratio, and between what it lies.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct Interval {
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Interval {
     /// The ratio.
-    pub estimate: f64,
+    pub(super) estimate: f64,
     /// It is not below this …
-    pub low: f64,
+    pub(super) low: f64,
     /// … and not above this,
-    pub high: f64,
+    pub(super) high: f64,
     /// with this probability.
-    pub confidence: f64,
+    pub(super) confidence: f64,
 }
 
 impl Interval {
     /// By how much it may be off to either side: 0.1 for 10 %.
-    pub fn half_width(&self) -> f64 {
+    pub(super) fn half_width(&self) -> f64 {
         (self.high / self.low).sqrt() - 1.0
     }
 }
@@ -28,7 +25,7 @@ const WANTED: f64 = 0.95;
 
 /// The ratio that repeated ratios are about: Hodges and Lehmann's estimate of their logarithms, with the exact interval of Wilcoxon's
 /// signed-rank test. `None` without any ratio that is a positive number.
-pub fn interval(ratios: &[f64]) -> Option<Interval> {
+pub(super) fn interval(ratios: &[f64]) -> Option<Interval> {
     let logs: Vec<f64> = ratios.iter().filter(|ratio| ratio.is_finite() && **ratio > 0.0).map(|ratio| ratio.ln()).collect();
     let mut means: Vec<f64> = logs
         .iter()
@@ -71,14 +68,14 @@ fn middle(sorted: &[f64]) -> Option<f64> {
 }
 
 /// The middle of values in any order.
-pub fn median(values: &[f64]) -> Option<f64> {
+pub(super) fn median(values: &[f64]) -> Option<f64> {
     let mut values = values.to_vec();
     values.sort_unstable_by(f64::total_cmp);
     middle(&values)
 }
 
 /// The value below which this share of sorted values lies: the nearest of them.
-pub fn quantile(sorted: &[u64], share: f64) -> Option<u64> {
+pub(super) fn quantile(sorted: &[u64], share: f64) -> Option<u64> {
     #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a place in a list")]
     let at = (sorted.len() as f64 * share).ceil() as usize;
     sorted.get(at.saturating_sub(1).min(sorted.len().checked_sub(1)?)).copied()
