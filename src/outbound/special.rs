@@ -2,25 +2,23 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::{Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 /// Why an address is not public; `None` if it is. An IPv4 address in the clothes of IPv6 has been unwrapped before.
 pub(super) fn reason(address: IpAddr) -> Option<String> {
-    match address {
-        IpAddr::V4(address) => SPECIAL_V4
-            .iter()
-            .find(|(network, _)| network.contains(&address))
-            .map(|(network, purpose)| format!("{network} is {purpose}")),
-        IpAddr::V6(address) => SPECIAL_V6
-            .iter()
-            .find(|(network, _)| network.contains(&address))
-            .map(|(network, purpose)| format!("{network} is {purpose}"))
-            .or_else(|| (!GLOBAL_V6.contains(&address)).then(|| format!("it lies outside of {GLOBAL_V6}"))),
-    }
+    let special = SPECIAL.iter().find(|(network, _)| network.contains(&address));
+    special.map(|(network, purpose)| format!("{network} is {purpose}")).or_else(|| {
+        let is_outside = matches!(address, IpAddr::V6(address) if !GLOBAL_V6.contains(&address));
+        is_outside.then(|| format!("it lies outside of {GLOBAL_V6}"))
+    })
 }
 
-/// IPv4 networks that are not public, from the IANA registry of special-purpose addresses.
-const SPECIAL_V4: [(Ipv4Net, &str); 17] = [
+/// The only IPv6 network of which any part is public.
+const GLOBAL_V6: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0), 3);
+
+/// Networks that are not public, from the IANA registry of special-purpose addresses: of IPv6 the parts of [`GLOBAL_V6`], and others that
+/// deserve a name.
+const SPECIAL: [(IpNet, &str); 28] = [
     v4([0, 0, 0, 0], 8, "this host"),
     v4([10, 0, 0, 0], 8, "private"),
     v4([100, 64, 0, 0], 10, "shared by a carrier's customers"),
@@ -38,15 +36,8 @@ const SPECIAL_V4: [(Ipv4Net, &str); 17] = [
     v4([224, 0, 0, 0], 4, "multicast"),
     v4([255, 255, 255, 255], 32, "broadcast"),
     v4([240, 0, 0, 0], 4, "reserved"),
-];
-
-/// The only IPv6 network of which any part is public.
-const GLOBAL_V6: Ipv6Net = v6([0x2000, 0, 0], 3, "").0;
-
-/// IPv6 networks that are not public: parts of [`GLOBAL_V6`], and others that deserve a name.
-const SPECIAL_V6: [(Ipv6Net, &str); 11] = [
-    (Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 128), "this host"),
-    (Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128), "this host (loopback)"),
+    (IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 128)), "this host"),
+    (IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128)), "this host (loopback)"),
     v6([0x64, 0xff9b, 0], 96, "translated to IPv4"),
     v6([0x64, 0xff9b, 1], 48, "translated to IPv4"),
     v6([0x2001, 0, 0], 23, "reserved for protocols, such as Teredo tunnels"),
@@ -58,10 +49,10 @@ const SPECIAL_V6: [(Ipv6Net, &str); 11] = [
     v6([0xff00, 0, 0], 8, "multicast"),
 ];
 
-const fn v4([a, b, c, d]: [u8; 4], prefix: u8, purpose: &'static str) -> (Ipv4Net, &'static str) {
-    (Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, d), prefix), purpose)
+const fn v4([a, b, c, d]: [u8; 4], prefix: u8, purpose: &'static str) -> (IpNet, &'static str) {
+    (IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, d), prefix)), purpose)
 }
 
-const fn v6([a, b, c]: [u16; 3], prefix: u8, purpose: &'static str) -> (Ipv6Net, &'static str) {
-    (Ipv6Net::new_assert(Ipv6Addr::new(a, b, c, 0, 0, 0, 0, 0), prefix), purpose)
+const fn v6([a, b, c]: [u16; 3], prefix: u8, purpose: &'static str) -> (IpNet, &'static str) {
+    (IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(a, b, c, 0, 0, 0, 0, 0), prefix)), purpose)
 }
