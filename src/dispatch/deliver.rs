@@ -10,7 +10,7 @@ use reqwest::{Method, Response};
 use tokio::task::JoinSet;
 use url::Url;
 
-use super::ended::Counts;
+use super::counts::Counts;
 use crate::clock::{Timestamp, micros};
 use crate::job::{Job, Secret};
 use crate::outbound::{Outbound, root_cause};

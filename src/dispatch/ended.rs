@@ -1,9 +1,9 @@
 //! What this server has run to its end since it was started: figures that only grow. Those of the store fall when a job is run again.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::counts::Counts;
 use crate::job::{Bound, Conclusion, Ending, Executor};
 use crate::store::Sketches;
 
@@ -20,28 +20,6 @@ pub type Ends = BTreeMap<(&'static str, Bound, Executor, Ending), Sketches>;
 impl Default for Ended {
     fn default() -> Self {
         Self { ends: Mutex::default(), retried: Counts::of(Executor::ALL.map(Executor::as_str)) }
-    }
-}
-
-/// How often something came out one way or another.
-#[derive(Debug)]
-pub(super) struct Counts<const N: usize>([(&'static str, AtomicU64); N]);
-
-impl<const N: usize> Counts<N> {
-    /// None of these yet.
-    pub(super) fn of(names: [&'static str; N]) -> Self {
-        Self(names.map(|name| (name, AtomicU64::default())))
-    }
-
-    /// One more, by its place among the names.
-    pub(super) fn count(&self, which: usize) {
-        if let Some((_, count)) = self.0.get(which) {
-            count.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    pub(super) fn all(&self) -> [(&'static str, u64); N] {
-        self.0.each_ref().map(|(name, count)| (*name, count.load(Ordering::Relaxed)))
     }
 }
 

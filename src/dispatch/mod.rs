@@ -2,6 +2,7 @@
 
 mod bloat;
 mod catalogue;
+mod counts;
 mod deliver;
 mod ended;
 mod functions;

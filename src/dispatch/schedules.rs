@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use tokio::sync::{Mutex, Notify};
 
-use super::ended::Counts;
+use super::counts::Counts;
 use super::{NoRoom, OverQuota, Quotas, Taken, Wanted};
 use crate::auth::QuotaPart;
 use crate::clock::Timestamp;

@@ -1,0 +1,25 @@
+//! Figures by name that only grow.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// How often something came out one way or another.
+#[derive(Debug)]
+pub(super) struct Counts<const N: usize>([(&'static str, AtomicU64); N]);
+
+impl<const N: usize> Counts<N> {
+    /// None of these yet.
+    pub(super) fn of(names: [&'static str; N]) -> Self {
+        Self(names.map(|name| (name, AtomicU64::default())))
+    }
+
+    /// One more, by its place among the names.
+    pub(super) fn count(&self, which: usize) {
+        if let Some((_, count)) = self.0.get(which) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn all(&self) -> [(&'static str, u64); N] {
+        self.0.each_ref().map(|(name, count)| (*name, count.load(Ordering::Relaxed)))
+    }
+}
