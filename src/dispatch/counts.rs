@@ -12,9 +12,9 @@ impl<const N: usize> Counts<N> {
         Self(names.map(|name| (name, AtomicU64::default())))
     }
 
-    /// One more, by its place among the names.
-    pub(super) fn count(&self, which: usize) {
-        if let Some((_, count)) = self.0.get(which) {
+    /// One more, by its name.
+    pub(super) fn count(&self, name: &'static str) {
+        if let Some((_, count)) = self.0.iter().find(|(known, _)| *known == name) {
             count.fetch_add(1, Ordering::Relaxed);
         }
     }

@@ -146,10 +146,10 @@ impl Deliverer {
         };
         let verdict = verdict(self.settings.rules, &delivery.id, tries + 1, status, asked, self.store.now());
         self.attempts.count(match verdict {
-            Verdict::Delivered => 0,
-            Verdict::Again(_) => 1,
-            Verdict::GivenUp => 2,
-            Verdict::Gone => 3,
+            Verdict::Delivered => "delivered",
+            Verdict::Again(_) => "again",
+            Verdict::GivenUp => "failed",
+            Verdict::Gone => "gone",
         });
         // Nobody but an operator can do something about it. The URL itself may have a secret in it.
         if verdict == Verdict::GivenUp

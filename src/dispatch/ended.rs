@@ -31,7 +31,7 @@ impl Ended {
 
     /// An attempt has ended that is followed by another.
     pub(super) fn count_retried(&self, executor: Executor) {
-        self.retried.count(executor as usize);
+        self.retried.count(executor.as_str());
     }
 
     /// How many there were of those, by executor.

@@ -432,11 +432,11 @@ impl Schedules {
     fn count(&self, fires: &[Fire]) {
         for fire in fires {
             self.times.count(match fire.outcome {
-                FireOutcome::Submitted(_) => 0,
-                FireOutcome::Waiting => 1,
-                FireOutcome::Skipped(Skip::Overlap | Skip::Full) => 2,
-                FireOutcome::Skipped(Skip::Missed) => 3,
-                FireOutcome::Failed(_) => 4,
+                FireOutcome::Submitted(_) => "submitted",
+                FireOutcome::Waiting => "waiting",
+                FireOutcome::Skipped(Skip::Overlap | Skip::Full) => "skipped",
+                FireOutcome::Skipped(Skip::Missed) => "missed",
+                FireOutcome::Failed(_) => "failed",
             });
         }
     }
