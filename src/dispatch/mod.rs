@@ -1,5 +1,6 @@
 //! Who runs next, and where: from an accepted submission to a recorded result.
 
+mod attempts;
 mod bloat;
 mod catalogue;
 mod counts;
