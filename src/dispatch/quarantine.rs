@@ -28,7 +28,7 @@ const MOST: usize = 1_024;
 type Work = (Option<Owner>, ProfileKey);
 
 /// How an attempt has ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 enum Fate {
     /// With the process under it.
     Died(u32),
@@ -113,25 +113,32 @@ impl Quarantine {
 
     fn ended_at(&self, key: &Work, fate: Fate, now: Instant) {
         let mut cases = self.cases();
-        if let Fate::Died(process) = fate {
-            if cases.len() >= MOST && !cases.contains_key(key) {
-                cases.retain(|_, case| now < case.latest.0 + APART);
-            }
-            if cases.len() < MOST || cases.contains_key(key) {
-                let case = cases.entry(key.clone()).or_insert(Case { deaths: 0, latest: (now, 0), until: None, probed: None });
-                case.died(now, process);
-                if let Some(until) = case.until {
-                    let (deaths, seconds) = (case.deaths, (until - now).as_secs());
-                    tracing::warn!(key = key.1.as_str(), deaths, seconds, "takes down what runs it; its jobs wait");
+        match fate {
+            Fate::Died(process) => {
+                if cases.len() >= MOST && !cases.contains_key(key) {
+                    cases.retain(|_, case| now < case.latest.0 + APART);
+                }
+                if cases.len() < MOST || cases.contains_key(key) {
+                    let case =
+                        cases.entry(key.clone()).or_insert(Case { deaths: 0, latest: (now, 0), until: None, probed: None });
+                    case.died(now, process);
+                    if let Some(until) = case.until {
+                        let (deaths, seconds) = (case.deaths, (until - now).as_secs());
+                        tracing::warn!(key = key.1.as_str(), deaths, seconds, "takes down what runs it; its jobs wait");
+                    }
                 }
             }
-        } else if fate == Fate::Stopped {
-            // The next one may be let in to see.
-            if let Some(case) = cases.get_mut(key) {
-                case.probed = None;
+            Fate::Stopped => {
+                // The next one may be let in to see.
+                if let Some(case) = cases.get_mut(key) {
+                    case.probed = None;
+                }
             }
-        } else if cases.remove(key).is_some_and(|case| case.until.is_some()) {
-            tracing::info!(key = key.1.as_str(), "is not kept out any more: an attempt did not take its process down");
+            Fate::Ended => {
+                if cases.remove(key).is_some_and(|case| case.until.is_some()) {
+                    tracing::info!(key = key.1.as_str(), "is not kept out any more: an attempt did not take its process down");
+                }
+            }
         }
         self.any.store(!cases.is_empty(), Ordering::Release);
     }
