@@ -67,7 +67,7 @@ impl Place {
         Self { stack: executors.stack(queue), home: executors.home(queue).clone(), slots: executors.slots(queue) }
     }
 
-    /// The same, or another stack, with so many tasks at once. Must be called on a tokio runtime.
+    /// A stack whose tasks run on this runtime, so many at once. Must be called on a tokio runtime.
     pub(super) fn inline(stack: Stack, slots: usize) -> Self {
         Self { stack, home: Handle::current(), slots }
     }

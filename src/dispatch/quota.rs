@@ -1,7 +1,8 @@
 //! What a key may have the server do, and what it has it do just now.
 //!
-//! How fast an owner submits is counted by the store, for all nodes that share one. What waits is counted by the database, so it is right also after a restart. Between two counts only what is accepted is added: that can
-//! be too much, never too little but for jobs that wait once more, so it is counted again when it seems to be too much, and now and then.
+//! How fast an owner submits is counted by the store, for all nodes that share one. What waits is counted by the database, so it is right
+//! also after a restart. Between two counts, what is accepted is added and what begins is not taken away: the sum may be too large, and is
+//! counted again when it says no, and now and then. Only jobs that wait once more, as for a retry, are missed until then.
 
 use std::collections::HashMap;
 use std::fmt;

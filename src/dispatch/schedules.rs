@@ -104,7 +104,7 @@ impl fmt::Debug for Schedules {
 }
 
 impl Schedules {
-    /// Those of a store, which is not to be changed by anybody else.
+    /// Those of a store, which other servers may change as well.
     pub fn new(store: Arc<dyn Store>, make: MakeJob, quotas: Arc<Quotas>) -> Self {
         let times = Counts::of(["submitted", "waiting", "skipped", "missed", "failed"]);
         let (changing, changed) = (Mutex::default(), Notify::new());

@@ -63,7 +63,7 @@ impl Learned {
         if sample.failure.is_none() && steady {
             self.executor_successes[at] += 1;
             let own = timing.own_us().saturating_sub(timing.gil_wait_us.unwrap_or(0)).max(timing.cpu_us().unwrap_or(0));
-            approach(&mut self.executor_own_us[at], wall(own), self.executor_successes[at]);
+            approach(&mut self.executor_own_us[at], as_float(own), self.executor_successes[at]);
         }
         if let Some(held) = timing.held_us().filter(|_| sample.executor == Executor::Async && steady) {
             self.loop_runs += 1;
@@ -82,14 +82,14 @@ impl Learned {
         if whole && locked {
             self.locked_runs += 1;
             approach(&mut self.locked_untold, f64::from(u8::from(told.is_none())), self.locked_runs);
-            approach(&mut self.locked_wall_us, wall(timing.wall_us), self.locked_runs);
+            approach(&mut self.locked_wall_us, as_float(timing.wall_us), self.locked_runs);
         }
         let Some(demand) = told.filter(|_| !locked || self.locked_untold < UNTOLD) else { return };
         self.runs += 1;
         let demand = demand.min(1.0);
         approach(&mut self.spread, (demand - self.demand).abs(), self.runs);
         approach(&mut self.demand, demand, self.runs);
-        approach(&mut self.wall_us, wall(timing.wall_us), self.runs);
+        approach(&mut self.wall_us, as_float(timing.wall_us), self.runs);
         self.observed = self.now_taken_for();
     }
 
@@ -150,7 +150,7 @@ impl Learned {
 
 /// Moves an average of `count` values, of which `value` is the latest, towards it.
 fn approach(average: &mut f64, value: f64, count: u64) {
-    let weight = if count < 32 { 1.0 / wall(count.max(1)) } else { WEIGHT };
+    let weight = if count < 32 { 1.0 / as_float(count.max(1)) } else { WEIGHT };
     *average += (value - *average) * weight;
 }
 
@@ -160,7 +160,7 @@ const fn whole_us(average: f64) -> u64 {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "microseconds and counts stay far below 2^53")]
-const fn wall(value: u64) -> f64 {
+const fn as_float(value: u64) -> f64 {
     value as f64
 }
 

@@ -1,8 +1,8 @@
 //! What was learned of workloads by running them: for each likeness a profile, its sums in memory and kept by the store.
 //!
-//! A profile is brought up to date when an attempt is settled, and asked when a job is routed. Once a second what has changed is
-//! written: statistics, of which a crash may cost the last second. There is room for so many profiles; the one that was used least
-//! lately makes way, and what was only submitted does before what was measured.
+//! A profile is brought up to date when an attempt is settled, and asked when a job is routed. What has changed is written once a second,
+//! and every ten where several servers share a store: statistics, of which a crash may cost that much. There is room for so many profiles;
+//! the one that was used least lately makes way, and what was only submitted does before what was measured.
 
 mod day;
 mod digest;
