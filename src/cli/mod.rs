@@ -51,7 +51,7 @@ use std::time::Duration;
 use clap::{CommandFactory as _, Parser, Subcommand};
 use tokio::runtime::{Builder, Runtime};
 
-use crate::config::{LoadError, Settings, Sources, load};
+use crate::config::{LoadError, Settings, Sources, arguments_of, load};
 use crate::executor::processes::child;
 use crate::sandbox;
 use crate::workload::Registry;
@@ -186,14 +186,9 @@ fn run(command: Command, sources: &Sources) -> Result<ExitCode, CliError> {
 
 /// The environment variables that any command heeds.
 fn variables() -> BTreeSet<String> {
-    fn of(command: &clap::Command, known: &mut BTreeSet<String>) {
-        let variables = command.get_arguments().filter_map(clap::Arg::get_env);
-        known.extend(variables.map(|name| name.to_string_lossy().into_owned()));
-        command.get_subcommands().for_each(|command| of(command, known));
-    }
-    let mut known = BTreeSet::new();
-    of(&Cli::command(), &mut known);
-    known
+    let command = Cli::command();
+    let variables = arguments_of(&command).into_iter().filter_map(clap::Arg::get_env);
+    variables.map(|name| name.to_string_lossy().into_owned()).collect()
 }
 
 /// Runs a command on the runtime of the HTTP server. Jobs have runtimes and threads of their own.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::builder::Resettable;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
-use clap::{ArgMatches, Command, CommandFactory, FromArgMatches};
+use clap::{Arg, ArgMatches, Command, CommandFactory, FromArgMatches};
 use serde::Serialize;
 
 use super::file::File;
@@ -48,7 +48,7 @@ pub fn load<C: CommandFactory + FromArgMatches>(
     arguments: impl IntoIterator<Item = OsString>,
 ) -> Result<(C, Sources), LoadError> {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
-    let told = |error| as_given(without_password(error), &C::command(), &arguments);
+    let told = |error| as_given(without_secret(error, &C::command()), &C::command(), &arguments);
     let (mut matches, sources) = layer(C::command(), &arguments).map_err(told)?;
     Ok((C::from_arg_matches_mut(&mut matches)?, sources))
 }
@@ -63,11 +63,18 @@ pub fn without_flags() -> Result<Config, LoadError> {
     Ok(settings.config)
 }
 
-/// What is no database may have a password in it all the same, in a form that other programs write; and commands have secrets in their environment.
-fn without_password(mut error: LoadError) -> LoadError {
+/// All arguments of a command and of those below it.
+pub fn arguments_of(command: &Command) -> Vec<&Arg> {
+    command.get_arguments().chain(command.get_subcommands().flat_map(arguments_of)).collect()
+}
+
+/// A value that is refused may hold a secret all the same, so it is not repeated.
+fn without_secret(mut error: LoadError, command: &Command) -> LoadError {
+    let is_secret = |flag| with_flag(command, flag).any(Arg::is_hide_env_values_set);
     if let LoadError::Usage(usage) = &mut error
-        && let Some(ContextValue::String(argument)) = usage.get(ContextKind::InvalidArg)
-        && ["--database ", "--webhook-secrets ", "--commands "].iter().any(|secret| argument.starts_with(secret))
+        && let Some(ContextValue::String(value)) = usage.get(ContextKind::InvalidValue)
+        && !value.is_empty()
+        && flag_of(usage).is_some_and(is_secret)
     {
         usage.insert(ContextKind::InvalidValue, ContextValue::String("***".into()));
     }
@@ -77,27 +84,36 @@ fn without_password(mut error: LoadError) -> LoadError {
 /// A wrong value of the environment is not one of a flag that nobody gave.
 fn as_given(mut error: LoadError, command: &Command, arguments: &[OsString]) -> LoadError {
     if let LoadError::Usage(usage) = &mut error
-        && let Some(ContextValue::String(argument)) = usage.get(ContextKind::InvalidArg)
-        && let Some(flag) = argument.split(' ').next().filter(|flag| flag.starts_with("--"))
+        && let Some(flag) = flag_of(usage)
         && !arguments.iter().any(|given| given.to_str().is_some_and(|given| given.split('=').next() == Some(flag)))
-        && let Some(variable) = variable_of(command, &flag[2..])
+        && let Some(variable) = variable_of(command, flag)
     {
         usage.insert(ContextKind::InvalidArg, ContextValue::String(variable));
     }
     error
 }
 
+/// The flag that an error is about, such as `--key`.
+fn flag_of(error: &clap::Error) -> Option<&str> {
+    let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg) else { return None };
+    argument.split(' ').next().filter(|flag| flag.starts_with("--"))
+}
+
+/// The arguments with this flag, each of another command.
+fn with_flag<'a>(command: &'a Command, flag: &str) -> impl Iterator<Item = &'a Arg> {
+    arguments_of(command).into_iter().filter(move |argument| argument.get_long() == flag.strip_prefix("--"))
+}
+
 /// The environment variable that is set in the place of a flag.
-fn variable_of(command: &Command, long: &str) -> Option<String> {
-    let arguments = command.get_subcommands().flat_map(Command::get_arguments);
-    let variables = arguments.filter(|argument| argument.get_long() == Some(long)).filter_map(clap::Arg::get_env);
+fn variable_of(command: &Command, flag: &str) -> Option<String> {
+    let variables = with_flag(command, flag).filter_map(Arg::get_env);
     variables.filter(|variable| std::env::var_os(variable).is_some()).find_map(|variable| Some(variable.to_str()?.to_owned()))
 }
 
 /// Parses twice: first to find the file, then with what it says in the place of the defaults, so that each value takes the same path
 /// through the same parser wherever it was written.
 fn layer(command: Command, arguments: &[OsString]) -> Result<(ArgMatches, Sources), LoadError> {
-    let command = command.mut_subcommands(without_empty_variables);
+    let command = without_empty_variables(command);
     let matches = command.clone().try_get_matches_from(arguments)?;
     let Some((name, chosen)) = matches.subcommand() else { return Ok((matches, Sources::new())) };
     // The command is asked, not the matches: clap looks whether an argument is known only in a debug build.
@@ -123,14 +139,15 @@ fn layer(command: Command, arguments: &[OsString]) -> Result<(ArgMatches, Source
 
 /// `TRINE_X=` is what tools write that can't leave a variable out; it means that it is not set.
 fn without_empty_variables(command: Command) -> Command {
-    command.mut_args(|argument| {
+    let heard = |argument: Arg| {
         let empty = argument.get_env().is_some_and(|name| std::env::var_os(name).is_some_and(|value| value.is_empty()));
         if empty { argument.env(Resettable::Reset) } else { argument }
-    })
+    };
+    command.mut_args(heard).mut_subcommands(without_empty_variables)
 }
 
 fn sources(matches: &ArgMatches, file: Option<&File>) -> Sources {
-    let source = |argument: &clap::Arg| {
+    let source = |argument: &Arg| {
         let name = argument.get_id().as_str();
         match (matches.value_source(name), file) {
             (Some(ValueSource::CommandLine), _) => Source::Flag(format!("--{}", argument.get_long().unwrap_or(name))),

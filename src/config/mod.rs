@@ -14,7 +14,7 @@ mod waiting;
 pub use database::{BadDatabase, Database, PostgresUrl};
 pub use file::FileError;
 pub use label::Label;
-pub use load::{LoadError, Source, Sources, load, without_flags};
+pub use load::{LoadError, Source, Sources, arguments_of, load, without_flags};
 pub use retention::{KeptCount, KeptFor};
 pub use waiting::WaitingLimit;
 

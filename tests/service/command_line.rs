@@ -406,6 +406,27 @@ fn a_password_in_a_wrong_url_is_not_shown() {
     }
 }
 
+#[test]
+fn a_malformed_key_is_not_shown() {
+    let output = run(trine().env("TRINE_KEY", "trine_canary\nanother").arg("jobs"));
+    let error = stderr(&output);
+    assert!(output.status.code() == Some(2) && error.contains("for 'TRINE_KEY': not the text of a key"), "{error}");
+    assert!(!error.contains("canary"), "{error}");
+    let error = stderr(&run(trine().args(["jobs", "--key"])));
+    assert!(error.contains("a value is required for '--key <KEY>'"), "{error}");
+}
+
+#[test]
+fn variables_mean_the_same_to_a_command_in_a_command() {
+    for command in [&["jobs"][..], &["keys", "list"], &["cluster", "drain", "n"]] {
+        let wrong = run(trine().env("TRINE_SERVER", "nonsense").args(command));
+        assert!(stderr(&wrong).contains("invalid value 'nonsense' for 'TRINE_SERVER'"), "{command:?}: {}", stderr(&wrong));
+        // An empty one is as if it were not set: what is wrong is the next thing.
+        let empty = run(trine().env("TRINE_SERVER", "").args(command).args(["--ca-cert", "nowhere.pem"]));
+        assert!(stderr(&empty).contains("nowhere.pem"), "{command:?}: {}", stderr(&empty));
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lines_of_a_file_are_submitted_and_the_wrong_one_is_named() {
     let folder = folder();
