@@ -79,7 +79,7 @@ struct Line {
 fn serve(folder: &TempDir, stop: Stop) -> (Connection, thread::JoinHandle<()>) {
     let data = folder.path().to_str().unwrap();
     let line = ["allocations", "--data-dir", data, "--processes", "1", "--threads-cpu", "1", "--python-processes", "1"];
-    let config = Line::parse_from(line).settings.config;
+    let config = Line::parse_from(line).settings.in_force();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
     let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();

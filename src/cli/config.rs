@@ -29,7 +29,7 @@ struct Setting<'a> {
 
 impl ShowConfig {
     pub(super) fn run(self, sources: &Sources) -> Result<(), CliError> {
-        let config = self.settings.config;
+        let config = self.settings.in_force();
         // What depends on other settings is shown as it is in force.
         let config = Config {
             database: Some(config.database()),

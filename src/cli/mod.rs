@@ -154,7 +154,7 @@ pub fn main() -> ExitCode {
 
 fn run(command: Command, sources: &Sources) -> Result<ExitCode, CliError> {
     match command {
-        Command::Serve(settings) => with_service(serve::run(settings.config, sources))?,
+        Command::Serve(settings) => with_service(serve::run(settings.in_force()))?,
         Command::Demo(demo) => with_service(demo.run(sources, &mut Folder::default()))?,
         Command::Compare(compare) => with_service(compare.run(sources, &mut Folder::default()))?,
         Command::Submit(submit) => client()?.block_on(submit.run())?,

@@ -5,7 +5,7 @@ use tokio::net::{TcpListener, TcpSocket};
 
 use super::error::CliError;
 use super::print;
-use crate::config::{Config, LogFormat, Source, Sources};
+use crate::config::{Config, LogFormat};
 use crate::job::Role;
 use crate::{app, own, shutdown, telemetry};
 
@@ -17,8 +17,7 @@ const BACKLOG: u32 = 4096;
 pub(super) const UNKNOWN_VARIABLES: &str = "environment variables that begin with TRINE_ and are no settings";
 
 /// Runs the service until it is told to stop.
-pub(super) async fn run(mut config: Config, sources: &Sources) -> Result<(), CliError> {
-    config.file = sources.values().find_map(|source| if let Source::File(path) = source { Some(path.clone()) } else { None });
+pub(super) async fn run(config: Config) -> Result<(), CliError> {
     if config.data_dir.exists() && !config.data_dir.is_dir() {
         return Err(CliError::Usage(format!("the data folder {} (--data-dir) is no folder", config.data_dir.display())));
     }

@@ -60,7 +60,7 @@ pub fn without_flags() -> Result<Config, LoadError> {
         Settings(Box<Settings>),
     }
     let (Here::Settings(settings), _) = load(["trine", "settings"].map(OsString::from))?;
-    Ok(settings.config)
+    Ok(settings.in_force())
 }
 
 /// All arguments of a command and of those below it.
@@ -124,7 +124,8 @@ fn layer(command: Command, arguments: &[OsString]) -> Result<(ArgMatches, Source
     let file = File::find(chosen.get_one::<PathBuf>(FILE_ARGUMENT).map(PathBuf::as_path))?;
     let matches = match &file {
         Some(file) => {
-            let command = command.mut_subcommand(name, |chosen| file.over_defaults_of(chosen));
+            let found = |argument: Arg| argument.default_value(file.path.clone().into_os_string());
+            let command = command.mut_subcommand(name, |chosen| file.over_defaults_of(chosen).mut_arg(FILE_ARGUMENT, found));
             command.try_get_matches_from(arguments)?
         }
         None => matches,
@@ -196,7 +197,7 @@ mod tests {
         let arguments: Vec<OsString> = ["trine", "serve", "--config", path].iter().chain(flags).map(OsString::from).collect();
         let (matches, sources) = layer(command(), &arguments)?;
         match Cli::from_arg_matches(&matches)? {
-            Cli::Serve(settings) => Ok((settings.config, sources)),
+            Cli::Serve(settings) => Ok((settings.in_force(), sources)),
             Cli::Other => unreachable!("the command line says serve"),
         }
     }

@@ -46,17 +46,16 @@ pub struct Settings {
     /// TOML file with settings, such as `async_slots = 100` or `[http] allow = ["10.0.0.0/8"]`. Without this flag, trine.toml in the
     /// working folder if it exists.
     #[arg(long = "config", env = "TRINE_CONFIG", value_name = "FILE")]
-    pub config_file: Option<PathBuf>,
-    /// The settings in force.
+    config_file: Option<PathBuf>,
     #[command(flatten)]
-    pub config: Config,
+    config: Config,
 }
 
 /// The settings in force.
 #[derive(Args, Clone, Debug, Serialize)]
 #[command(next_help_heading = "Settings")]
 pub struct Config {
-    /// The file that some of them came from.
+    /// The file that was read, whether or not one of them came from it.
     #[arg(skip)]
     #[serde(skip)]
     pub file: Option<PathBuf>,
@@ -337,6 +336,13 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
+}
+
+impl Settings {
+    /// The settings in force, and the file that was read for them.
+    pub fn in_force(self) -> Config {
+        Config { file: self.config_file, ..self.config }
+    }
 }
 
 impl Config {

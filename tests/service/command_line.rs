@@ -427,6 +427,20 @@ fn variables_mean_the_same_to_a_command_in_a_command() {
     }
 }
 
+#[test]
+fn a_settings_file_that_programs_can_read_is_told_of_whatever_came_from_it() {
+    let folder = folder();
+    std::fs::write(folder.path().join("trine.toml"), "log = 'warn'").unwrap();
+    let commands = format!("c = {{ path = '/bin/true', folder = '{}' }}", folder.path().display());
+    for command in ["serve", "demo"] {
+        let mut trine = trine();
+        trine.current_dir(folder.path()).env("TRINE_LOG", "error").env("TRINE_COMMANDS", &commands);
+        let refused = run(trine.args([command, "--listen", "127.0.0.1:0", "--sandbox", "required"]));
+        let error = stderr(&refused);
+        assert!(!refused.status.success() && error.contains("the settings file trine.toml is among what"), "{command}: {error}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lines_of_a_file_are_submitted_and_the_wrong_one_is_named() {
     let folder = folder();

@@ -132,7 +132,7 @@ impl Compare {
             return self.ask(client).await;
         }
         own::keep_private();
-        let config = temporary::prepare(self.settings.config.clone(), sources, folder)?;
+        let config = temporary::prepare(self.settings.clone().in_force(), sources, folder)?;
         temporary::with_server(config, |client| self.ask(client)).await
     }
 

@@ -67,7 +67,7 @@ impl Demo {
     /// The settings as they suit a demo, with a folder that goes when it ends; one that stays is where an operator would look for it.
     fn prepare(self, sources: &Sources, folder: &mut Folder) -> Result<Config, CliError> {
         let given = |name| sources.get(name).is_some_and(|source| *source != Source::Default);
-        let mut settings = self.settings.config;
+        let mut settings = self.settings.in_force();
         if !self.keep {
             return temporary::prepare(settings, sources, folder);
         }
