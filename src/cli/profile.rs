@@ -3,7 +3,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::answer::{Page, parse};
-use super::client::{Client, Server};
+use super::client::{Client, Server, segment};
 use super::error::CliError;
 use super::human::{micros, moment};
 use super::print;
@@ -99,8 +99,7 @@ impl ShowProfiles {
         let client = self.server.client()?;
         let workload = ("workload", self.workload.clone());
         if let Some(key) = &self.key {
-            let key: String = url::form_urlencoded::byte_serialize(key.as_bytes()).collect();
-            let profile: Box<RawValue> = client.get(&format!("/profiles/{key}"), &()).await?;
+            let profile: Box<RawValue> = client.get(&format!("/profiles/{}", segment(key)), &()).await?;
             return if self.json { print::json(&profile) } else { print::line(details(&parse(&profile)?)) };
         }
         if self.findings {

@@ -68,6 +68,8 @@ async fn a_job_is_submitted_listed_and_read() {
     assert_eq!(wrong.status.code(), Some(2));
     let failed = run(client().args(["submit", "file", "op=read", "path=nowhere", "--wait"]));
     assert_eq!(failed.status.code(), Some(1));
+    let unknown = run(client().args(["profile", "a b+c"]));
+    assert!(stderr(&unknown).contains("no runs are known of \"a b+c\""), "{}", stderr(&unknown));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
