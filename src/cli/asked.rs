@@ -1,22 +1,11 @@
 use clap::Args;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
-use super::answer::{Page, parse};
+use super::answer::parse;
 use super::client::Server;
 use super::error::CliError;
 use super::print;
-
-/// The most items that the API puts on a page.
-const PAGE: usize = 1_000;
-
-/// The query of a page.
-#[derive(Serialize)]
-struct Query {
-    limit: usize,
-    cursor: Option<String>,
-}
 
 /// Which server is asked, and how its answer is shown.
 #[derive(Args, Debug)]
@@ -31,22 +20,16 @@ pub(super) struct Asked {
 impl Asked {
     /// All that the list at `path` holds, for a table; `None` if it is shown as JSON, page by page.
     pub(super) async fn all<T: DeserializeOwned>(&self, path: &str) -> Result<Option<Vec<T>>, CliError> {
-        let client = self.server.client()?;
-        let (mut rows, mut cursor) = (Vec::new(), None);
-        loop {
-            let page: Page<Box<RawValue>> = client.get(path, &Query { limit: PAGE, cursor }).await?;
-            for item in &page.items {
-                if self.json {
-                    print::json(item)?;
-                } else {
-                    rows.push(parse(item)?);
-                }
+        let mut rows = Vec::new();
+        let each = |item: Box<RawValue>| {
+            if self.json {
+                return print::json(&item);
             }
-            cursor = page.next_cursor;
-            if cursor.is_none() {
-                return Ok((!self.json).then_some(rows));
-            }
-        }
+            rows.push(parse(&item)?);
+            Ok(())
+        };
+        self.server.client()?.list(path, &(), usize::MAX, each).await?;
+        Ok((!self.json).then_some(rows))
     }
 }
 

@@ -12,12 +12,16 @@ use rustls::pki_types::pem::PemObject as _;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::answer::Page;
 use super::error::CliError;
 use crate::auth::Presented;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longer than the longest wait that is asked for.
 const READ_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// The most items that the API puts on a page.
+const PAGE: usize = 1_000;
 
 /// The server that is asked when none is named.
 pub(super) const USUAL_SERVER: &str = "http://127.0.0.1:8040";
@@ -162,6 +166,45 @@ impl Client {
     /// `GET path`, such as `/jobs`.
     pub(super) async fn get<T: DeserializeOwned>(&self, path: &str, query: &impl Serialize) -> Result<T, CliError> {
         self.answer(self.request(Method::GET, path).query(query)).await
+    }
+
+    /// Gives the first `most` items of the list at `path`, one by one, over as many pages as that takes. Returns whether there are more.
+    pub(super) async fn list<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &impl Serialize,
+        most: usize,
+        mut each: impl FnMut(T) -> Result<(), CliError>,
+    ) -> Result<bool, CliError> {
+        let (mut left, mut cursor) = (most, None);
+        loop {
+            let of_page = [("limit", Some(left.min(PAGE).to_string())), ("cursor", cursor)];
+            let page: Page<T> = self.answer(self.request(Method::GET, path).query(query).query(&of_page)).await?;
+            for item in page.items.into_iter().take(left) {
+                left -= 1;
+                each(item)?;
+            }
+            cursor = page.next_cursor;
+            if cursor.is_none() || left == 0 {
+                return Ok(cursor.is_some());
+            }
+        }
+    }
+
+    /// The same, all together.
+    pub(super) async fn first<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &impl Serialize,
+        most: usize,
+    ) -> Result<Vec<T>, CliError> {
+        let mut items = Vec::new();
+        let each = |item| {
+            items.push(item);
+            Ok(())
+        };
+        self.list(path, query, most, each).await?;
+        Ok(items)
     }
 
     /// `POST path` with a JSON body.

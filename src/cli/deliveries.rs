@@ -1,17 +1,14 @@
 use clap::Args;
 use clap::builder::PossibleValuesParser;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::answer::{Page, parse};
+use super::answer::parse;
 use super::client::{Server, segment};
 use super::error::CliError;
 use super::print;
 use super::table::{or_dash, shortened, table};
 use crate::job::JobId;
-
-/// The most deliveries that the API puts on a page.
-const PAGE: usize = 1_000;
 
 /// `trine deliveries`
 #[derive(Args, Debug)]
@@ -32,14 +29,6 @@ pub(super) struct Deliveries {
     /// One JSON object a line, as the API has it
     #[arg(long)]
     json: bool,
-}
-
-/// The query of a page.
-#[derive(Serialize)]
-struct Query<'a> {
-    state: Option<&'a str>,
-    limit: usize,
-    cursor: Option<String>,
 }
 
 /// What people are shown of a delivery.
@@ -68,18 +57,7 @@ impl Deliveries {
             return self.show(&[client.order::<Box<RawValue>>(&path).await?]);
         }
         let path = self.job.map_or_else(|| "/webhooks/deliveries".to_owned(), |job| format!("/jobs/{job}/deliveries"));
-        let (mut items, mut left, mut cursor) = (Vec::new(), self.limit as usize, None);
-        while left > 0 {
-            let query = Query { state: self.state.as_deref(), limit: left.min(PAGE), cursor };
-            let page: Page<Box<RawValue>> = client.get(&path, &query).await?;
-            left = left.saturating_sub(page.items.len());
-            items.extend(page.items);
-            cursor = page.next_cursor;
-            if cursor.is_none() {
-                break;
-            }
-        }
-        self.show(&items)
+        self.show(&client.first(&path, &[("state", self.state.as_deref())], self.limit as usize).await?)
     }
 
     fn show(&self, items: &[Box<RawValue>]) -> Result<(), CliError> {

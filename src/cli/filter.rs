@@ -6,7 +6,6 @@ use serde::de::DeserializeOwned;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
-use super::answer::Page;
 use super::client::Client;
 use super::error::CliError;
 use super::human::moment;
@@ -14,8 +13,6 @@ use super::parameter::tag;
 use crate::clock::Timestamp;
 use crate::job::{Bound, Executor, FailureKind};
 
-/// The most items that the API puts on a page.
-const PAGE: usize = 1_000;
 /// The states of jobs that have not ended.
 const GOING: [&str; 4] = ["scheduled", "blocked", "queued", "running"];
 /// Those of jobs that have.
@@ -88,8 +85,6 @@ struct Query<'a> {
     advice: Option<&'a str>,
     owner: Option<&'a str>,
     order: &'a str,
-    limit: usize,
-    cursor: Option<String>,
 }
 
 /// The query of a summary.
@@ -169,33 +164,20 @@ impl Filter {
         }
     }
 
-    /// Fetches the list at `path` page by page. Returns whether there would be more.
+    /// Fetches the list at `path`. Returns whether there would be more.
     pub(super) async fn fetch<T: DeserializeOwned>(
         &self,
         client: &Client,
         path: &str,
-        mut each: impl FnMut(T) -> Result<(), CliError>,
+        each: impl FnMut(T) -> Result<(), CliError>,
     ) -> Result<bool, CliError> {
-        let mut left = if self.all { usize::MAX } else { self.limit as usize };
-        let mut cursor = None;
-        loop {
-            let query = Query {
-                conditions: &self.conditions,
-                advice: self.advice.as_deref(),
-                owner: self.owner.as_deref(),
-                order: if self.oldest { "oldest" } else { "newest" },
-                limit: left.min(PAGE),
-                cursor,
-            };
-            let page: Page<T> = client.get(path, &in_pairs(&query)).await?;
-            for item in page.items.into_iter().take(left) {
-                left -= 1;
-                each(item)?;
-            }
-            cursor = page.next_cursor;
-            if cursor.is_none() || left == 0 {
-                return Ok(cursor.is_some());
-            }
-        }
+        let query = Query {
+            conditions: &self.conditions,
+            advice: self.advice.as_deref(),
+            owner: self.owner.as_deref(),
+            order: if self.oldest { "oldest" } else { "newest" },
+        };
+        let most = if self.all { usize::MAX } else { self.limit as usize };
+        client.list(path, &in_pairs(&query), most, each).await
     }
 }

@@ -1,8 +1,8 @@
 use clap::Args;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::answer::{Page, parse};
+use super::answer::parse;
 use super::client::Server;
 use super::error::CliError;
 use super::print;
@@ -24,12 +24,6 @@ pub(super) struct Logs {
     json: bool,
 }
 
-#[derive(Serialize)]
-struct Query {
-    limit: u32,
-    cursor: Option<String>,
-}
-
 #[derive(Deserialize)]
 struct Line {
     line: String,
@@ -46,16 +40,8 @@ impl Logs {
             }
             return Ok(());
         }
-        let mut cursor = None;
-        loop {
-            let query = Query { limit: 1_000, cursor };
-            let page: Page<Box<RawValue>> = client.get(&format!("/jobs/{}/logs", self.id), &query).await?;
-            page.items.iter().try_for_each(|item| self.show(item))?;
-            cursor = page.next_cursor;
-            if cursor.is_none() {
-                return Ok(());
-            }
-        }
+        let each = |item: Box<RawValue>| self.show(&item);
+        client.list(&format!("/jobs/{}/logs", self.id), &(), usize::MAX, each).await.map(drop)
     }
 
     fn show(&self, item: &RawValue) -> Result<(), CliError> {

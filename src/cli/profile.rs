@@ -10,9 +10,6 @@ use super::print;
 use super::table::{or_dash, table};
 use crate::clock::Timestamp;
 
-/// The most profiles that the API puts on a page.
-const PAGE: &str = "1000";
-
 /// `trine profile`
 #[derive(Args, Debug)]
 pub(super) struct ShowProfiles {
@@ -109,18 +106,7 @@ impl ShowProfiles {
             let since = ("since", self.since.map(|since| since.to_string()));
             return self.show(&items(&client, "/profiles/what-if", &[workload, since]).await?, what_ifs);
         }
-        let mut profiles = Vec::new();
-        let mut cursor = None;
-        loop {
-            let query = [workload.clone(), ("limit", Some(PAGE.to_owned())), ("cursor", cursor)];
-            let page: Page<Box<RawValue>> = client.get("/profiles", &query).await?;
-            profiles.extend(page.items);
-            cursor = page.next_cursor;
-            if cursor.is_none() {
-                break;
-            }
-        }
-        self.show(&profiles, list)
+        self.show(&client.first("/profiles", &[workload], usize::MAX).await?, list)
     }
 
     fn show<T: serde::de::DeserializeOwned>(&self, items: &[Box<RawValue>], table: fn(&[T]) -> String) -> Result<(), CliError> {

@@ -88,8 +88,9 @@ async fn a_server_that_others_reach_starts_with_a_key_only() {
     assert!(!run(&["jobs"], &with).status.success());
     let new_id = new.split('_').nth(1).unwrap();
     assert!(printed(&["keys", "revoke", new_id], &at).contains("revoked"));
-    let audit = printed(&["keys", "audit"], &at);
+    let audit = printed(&["keys", "audit", "--limit", "2000"], &at);
     assert!(audit.contains("revokeKey") && audit.contains(new_id) && audit.contains("createKey"), "{audit}");
+    assert_eq!(printed(&["keys", "audit", "--limit", "2", "--json"], &at).lines().count(), 2);
     printed(&["health"], &at[..1]);
     // Nothing of a key is in the log or in the database.
     let log = std::fs::read_to_string(folder.path().join("log")).unwrap();

@@ -126,12 +126,12 @@ fn show(keys: &[Box<RawValue>], as_json: bool) -> Result<(), CliError> {
 
 impl Audit {
     async fn run(self) -> Result<(), CliError> {
-        let page: Page<Box<RawValue>> = self.asked.server.client()?.get("/audit", &[("limit", self.limit)]).await?;
+        let acts: Vec<Box<RawValue>> = self.asked.server.client()?.first("/audit", &(), self.limit).await?;
         if self.asked.json {
-            return page.items.iter().try_for_each(|act| print::json(act));
+            return acts.iter().try_for_each(|act| print::json(act));
         }
         let columns = ["at", "key", "operation", "target", "status"].map(|name| (name, false));
-        let acts = page.items.iter().map(|act| parse(act)).collect::<Result<Vec<Act>, _>>()?;
+        let acts = acts.iter().map(|act| parse(act)).collect::<Result<Vec<Act>, _>>()?;
         let row = |Act { at, key, operation, target, status }| {
             vec![at, or_dash(key), operation, target, or_dash(status.map(|status| status.to_string()))]
         };
