@@ -8,11 +8,24 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::error::CliError;
+use super::print;
 use crate::job::{Bound, Ending, Executor, Failure};
 
 /// Reads what was kept as it was written.
 pub(super) fn parse<T: DeserializeOwned>(json: &RawValue) -> Result<T, CliError> {
     serde_json::from_str(json.get()).map_err(|error| CliError::NotTrine(error.to_string()))
+}
+
+/// Shows what a list holds: each item on a line of its own as it was written, or all in a table.
+pub(super) fn show<T: DeserializeOwned>(
+    items: &[Box<RawValue>],
+    as_json: bool,
+    table: impl FnOnce(Vec<T>) -> String,
+) -> Result<(), CliError> {
+    if as_json {
+        return items.iter().try_for_each(|item| print::json(item));
+    }
+    print::line(table(items.iter().map(|item| parse(item)).collect::<Result<_, _>>()?))
 }
 
 /// What a job gave, as it was written; null if it was nothing.

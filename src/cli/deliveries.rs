@@ -3,10 +3,9 @@ use clap::builder::PossibleValuesParser;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::answer::parse;
+use super::answer;
 use super::client::{Server, segment};
 use super::error::CliError;
-use super::print;
 use super::table::{or_dash, shortened, table};
 use crate::job::JobId;
 
@@ -61,25 +60,22 @@ impl Deliveries {
     }
 
     fn show(&self, items: &[Box<RawValue>]) -> Result<(), CliError> {
-        if self.json {
-            return items.iter().try_for_each(|item| print::json(item));
-        }
-        let rows = items.iter().map(|item| parse(item)).collect::<Result<Vec<Row>, _>>()?;
         let columns = ["id", "job", "about", "state", "attempts", "latest answer", "next attempt", "to"];
-        let row = |delivery: &Row| {
+        let row = |delivery: Row| {
             let latest = delivery.attempts.last();
             let status = latest.and_then(|latest| latest.status).map(|status| status.to_string());
             vec![
-                delivery.id.clone(),
-                delivery.job.clone(),
-                delivery.r#type.clone(),
-                delivery.state.clone(),
+                delivery.id,
+                delivery.job,
+                delivery.r#type,
+                delivery.state,
                 delivery.attempts.len().to_string(),
                 or_dash(status.or_else(|| latest.and_then(|latest| latest.error.as_deref()).map(shortened))),
-                or_dash(delivery.due_at.clone()),
+                or_dash(delivery.due_at),
                 shortened(&delivery.url),
             ]
         };
-        print::line(table(&columns.map(|name| (name, name == "attempts")), rows.iter().map(row)))
+        let columns = columns.map(|name| (name, name == "attempts"));
+        answer::show(items, self.json, |rows| table(&columns, rows.into_iter().map(row)))
     }
 }

@@ -2,7 +2,7 @@ use clap::Args;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::answer::{Page, parse};
+use super::answer::{Page, parse, show};
 use super::client::{Client, Server, segment};
 use super::error::CliError;
 use super::human::{micros, moment};
@@ -100,20 +100,16 @@ impl ShowProfiles {
             return if self.json { print::json(&profile) } else { print::line(details(&parse(&profile)?)) };
         }
         if self.findings {
-            return self.show(&items(&client, "/findings", &[workload]).await?, findings);
+            let items = items(&client, "/findings", &[workload]).await?;
+            return show(&items, self.json, |items: Vec<Finding>| findings(&items));
         }
         if self.what_if {
             let since = ("since", self.since.map(|since| since.to_string()));
-            return self.show(&items(&client, "/profiles/what-if", &[workload, since]).await?, what_ifs);
+            let items = items(&client, "/profiles/what-if", &[workload, since]).await?;
+            return show(&items, self.json, |items: Vec<WhatIf>| what_ifs(&items));
         }
-        self.show(&client.first("/profiles", &[workload], usize::MAX).await?, list)
-    }
-
-    fn show<T: serde::de::DeserializeOwned>(&self, items: &[Box<RawValue>], table: fn(&[T]) -> String) -> Result<(), CliError> {
-        if self.json {
-            return items.iter().try_for_each(|item| print::json(item));
-        }
-        print::line(table(&items.iter().map(|item| parse(item)).collect::<Result<Vec<T>, _>>()?))
+        let items = client.first("/profiles", &[workload], usize::MAX).await?;
+        show(&items, self.json, |items: Vec<Profile>| list(&items))
     }
 }
 

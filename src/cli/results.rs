@@ -3,13 +3,13 @@ use clap::builder::PossibleValuesParser;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::answer::{Page, parse};
+use super::answer::{self, Page};
 use super::client::Server;
 use super::error::CliError;
 use super::filter::{self, Filter};
 use super::human::micros;
+use super::jobs;
 use super::table::{self, or_dash};
-use super::{jobs, print};
 use crate::job::JobId;
 
 /// `trine results`
@@ -67,13 +67,10 @@ impl Results {
         }
         let query = self.filter.of_summary(&self.by);
         let page: Page<Box<RawValue>> = self.server.client()?.get("/results/summary", &query).await?;
-        if self.json {
-            return page.items.iter().try_for_each(|group| print::json(group));
-        }
-        self.show(&page.items.iter().map(|group| parse(group)).collect::<Result<Vec<Group>, _>>()?)
+        answer::show(&page.items, self.json, |groups: Vec<Group>| self.in_table(&groups))
     }
 
-    fn show(&self, groups: &[Group]) -> Result<(), CliError> {
+    fn in_table(&self, groups: &[Group]) -> String {
         let mut columns: Vec<_> = self.by.iter().map(|name| (name.as_str(), false)).collect();
         columns.extend(
             ["count", "queue p50", "p90", "p99", "wall p50", "p90", "p99", "cpu p50", "p90", "p99"].map(|name| (name, true)),
@@ -84,7 +81,7 @@ impl Results {
             row.extend([group.queue_us.as_ref(), group.wall_us.as_ref(), group.cpu_us.as_ref()].into_iter().flat_map(in_words));
             row
         };
-        print::line(table::table(&columns, groups.iter().map(row)))
+        table::table(&columns, groups.iter().map(row))
     }
 }
 

@@ -3,10 +3,9 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::answer::{Page, parse};
+use super::answer::{Page, show};
 use super::asked::Asked;
 use super::error::CliError;
-use super::print;
 use super::table::table;
 
 /// What people are shown of a workload.
@@ -20,10 +19,7 @@ struct Row {
 
 pub(super) async fn run(asked: &Asked) -> Result<(), CliError> {
     let page: Page<Box<RawValue>> = asked.server.client()?.get("/workloads", &()).await?;
-    if asked.json {
-        return page.items.iter().try_for_each(|item| print::json(item));
-    }
-    let rows = page.items.iter().map(|item| parse(item)).collect::<Result<Vec<Row>, _>>()?;
     let columns = ["workload", "bound", "form", "about"].map(|name| (name, false));
-    print::line(table(&columns, rows.into_iter().map(|Row { name, bound, form, about }| vec![name, bound, form, about])))
+    let row = |Row { name, bound, form, about }| vec![name, bound, form, about];
+    show(&page.items, asked.json, |rows| table(&columns, rows.into_iter().map(row)))
 }

@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::answer::{Page, parse};
+use super::answer::{self, Page, parse};
 use super::asked::{Asked, Named};
 use super::client::segment;
 use super::error::CliError;
@@ -80,11 +80,7 @@ impl Function {
 
 async fn show(asked: &Asked, path: &str) -> Result<(), CliError> {
     let page: Page<Box<RawValue>> = asked.server.client()?.get(path, &()).await?;
-    if asked.json {
-        return page.items.iter().try_for_each(|item| print::json(item));
-    }
-    let versions = page.items.iter().map(|item| parse(item)).collect::<Result<Vec<Row>, _>>()?;
-    print::line(in_table(&versions))
+    answer::show(&page.items, asked.json, |versions: Vec<Row>| in_table(&versions))
 }
 
 fn show_one(function: &RawValue, as_json: bool) -> Result<(), CliError> {

@@ -8,11 +8,10 @@ use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use super::answer::{Page, parse};
+use super::answer::{self, Page};
 use super::asked::Asked;
 use super::client::segment;
 use super::error::CliError;
-use super::print;
 use super::table::{or_dash, table};
 
 /// `trine keys`
@@ -112,30 +111,22 @@ async fn list(asked: &Asked) -> Result<(), CliError> {
 }
 
 fn show(keys: &[Box<RawValue>], as_json: bool) -> Result<(), CliError> {
-    if as_json {
-        return keys.iter().try_for_each(|key| print::json(key));
-    }
     let columns = ["id", "name", "scopes", "state", "created", "expires", "last used"].map(|name| (name, false));
     let row = |key: Row| {
         let Row { id, name, scopes, state, created_at, expires_at, last_used_at } = key;
         vec![id, name, scopes.join(","), state, created_at, or_dash(expires_at), or_dash(last_used_at)]
     };
-    let keys = keys.iter().map(|key| parse(key)).collect::<Result<Vec<Row>, _>>()?;
-    print::line(table(&columns, keys.into_iter().map(row)))
+    answer::show(keys, as_json, |keys| table(&columns, keys.into_iter().map(row)))
 }
 
 impl Audit {
     async fn run(self) -> Result<(), CliError> {
         let acts: Vec<Box<RawValue>> = self.asked.server.client()?.first("/audit", &(), self.limit).await?;
-        if self.asked.json {
-            return acts.iter().try_for_each(|act| print::json(act));
-        }
         let columns = ["at", "key", "operation", "target", "status"].map(|name| (name, false));
-        let acts = acts.iter().map(|act| parse(act)).collect::<Result<Vec<Act>, _>>()?;
         let row = |Act { at, key, operation, target, status }| {
             vec![at, or_dash(key), operation, target, or_dash(status.map(|status| status.to_string()))]
         };
-        print::line(table(&columns, acts.into_iter().map(row)))
+        answer::show(&acts, self.asked.json, |acts| table(&columns, acts.into_iter().map(row)))
     }
 }
 
