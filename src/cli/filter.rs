@@ -87,16 +87,6 @@ struct Query<'a> {
     order: &'a str,
 }
 
-/// The query of a summary.
-#[derive(Serialize)]
-pub(super) struct SummaryQuery<'a> {
-    by: String,
-    state: Option<String>,
-    bound: Option<&'a str>,
-    executor: Option<&'a str>,
-    workload: Option<&'a str>,
-}
-
 /// A label, written as the API writes it.
 #[derive(Clone, Debug)]
 struct Label(String);
@@ -154,14 +144,8 @@ impl Conditions {
 
 impl Filter {
     /// The query of a summary by these fields of the results that pass.
-    pub(super) fn of_summary(&self, by: &[String]) -> SummaryQuery<'_> {
-        SummaryQuery {
-            by: by.join(","),
-            state: (!self.conditions.state.is_empty()).then(|| self.conditions.state.join(",")),
-            bound: self.conditions.bound.as_deref(),
-            executor: self.conditions.executor.as_deref(),
-            workload: self.conditions.workload.as_deref(),
-        }
+    pub(super) fn of_summary(&self, by: &[String]) -> Vec<(String, String)> {
+        in_pairs(&self.conditions).into_iter().chain([("by".to_owned(), by.join(","))]).collect()
     }
 
     /// Fetches the list at `path`. Returns whether there would be more.
