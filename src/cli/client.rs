@@ -1,4 +1,3 @@
-use std::error::Error;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -15,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::answer::Page;
 use super::error::CliError;
 use crate::auth::Presented;
+use crate::outbound::root_cause;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longer than the longest wait that is asked for.
@@ -221,7 +221,7 @@ impl Client {
     ) -> Result<(T, bool), CliError> {
         let request = self.request(Method::POST, path).json(body);
         let request = key.into_iter().fold(request, |request, key| request.header("Idempotency-Key", key));
-        let response = request.send().await.map_err(|error| self.unreachable(&error))?;
+        let response = self.send(request).await?;
         let replayed = response.headers().contains_key("Idempotent-Replayed");
         Ok((self.read(response).await?, replayed))
     }
@@ -247,7 +247,8 @@ impl Client {
         self.answer(self.request(Method::DELETE, path)).await
     }
 
-    /// `GET path`, with the answer as it comes. Of a stream of events, what is behind the one with the id `after`; `None` if there are no more.
+    /// `GET path`, its answer unread. `after` is the id of the last event that was read of a stream; `None` if the server says that no more
+    /// will come (204).
     pub(super) async fn stream(
         &self,
         path: &str,
@@ -256,25 +257,14 @@ impl Client {
     ) -> Result<Option<Response>, CliError> {
         let request = self.request(Method::GET, path).query(query);
         let request = after.into_iter().fold(request, |request, id| request.header("Last-Event-ID", id));
-        let response = request.send().await.map_err(|error| self.unreachable(&error))?;
-        match response.status() {
-            StatusCode::NO_CONTENT => Ok(None),
-            status if status.is_success() => Ok(Some(response)),
-            status => {
-                let body = response.bytes().await.map_err(|error| self.unreachable(&error))?;
-                Err(self.refused(status, &body))
-            }
-        }
+        let response = self.send(request).await?;
+        Ok((response.status() != StatusCode::NO_CONTENT).then_some(response))
     }
 
     /// `GET path`, where the answer is text.
     pub(super) async fn text(&self, path: &str) -> Result<String, CliError> {
-        let response = self.request(Method::GET, path).send().await.map_err(|error| self.unreachable(&error))?;
-        let status = response.status();
+        let response = self.send(self.request(Method::GET, path)).await?;
         let body = response.bytes().await.map_err(|error| self.unreachable(&error))?;
-        if !status.is_success() {
-            return Err(self.refused(status, &body));
-        }
         String::from_utf8(body.into()).map_err(|error| CliError::NotTrine(error.to_string()))
     }
 
@@ -291,16 +281,24 @@ impl Client {
         }
     }
 
+    /// Returns the answer unread, if it is one of success.
+    async fn send(&self, request: RequestBuilder) -> Result<Response, CliError> {
+        let response = request.send().await.map_err(|error| self.unreachable(&error))?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let body = response.bytes().await.map_err(|error| self.unreachable(&error))?;
+        Err(self.refused(status, &body))
+    }
+
     async fn answer<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, CliError> {
-        self.read(request.send().await.map_err(|error| self.unreachable(&error))?).await
+        self.read(self.send(request).await?).await
     }
 
     async fn read<T: DeserializeOwned>(&self, response: Response) -> Result<T, CliError> {
         let status = response.status();
         let body = response.bytes().await.map_err(|error| self.unreachable(&error))?;
-        if !status.is_success() {
-            return Err(self.refused(status, &body));
-        }
         // Where there is nothing to say, nothing is said.
         let body = if status == StatusCode::NO_CONTENT { b"null" } else { &body[..] };
         serde_json::from_slice(body).map_err(|error| CliError::NotTrine(error.to_string()))
@@ -329,11 +327,7 @@ impl Client {
             return self.silent(self.patience);
         }
         // The innermost cause says what happened; the others only that a request was sent.
-        let mut reason: &dyn Error = error;
-        while let Some(cause) = reason.source() {
-            reason = cause;
-        }
-        let reason = reason.to_string();
+        let reason = root_cause(error).to_string();
         let hint = self.hint(&reason).map(|hint| format!("; {hint}")).unwrap_or_default();
         CliError::Unreachable { server: self.server.clone(), reason: reason + &hint }
     }
