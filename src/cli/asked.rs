@@ -1,4 +1,4 @@
-use clap::Args;
+use clap::{Arg, Args};
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
@@ -15,6 +15,11 @@ pub(super) struct Asked {
     /// One JSON object a line, as the API has it
     #[arg(long)]
     pub(super) json: bool,
+}
+
+/// The argument `json` of a command whose answer is no list.
+pub(super) fn one_object(json: Arg) -> Arg {
+    json.help("One JSON object, as the API has it")
 }
 
 impl Asked {

@@ -5,7 +5,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::answer::parse;
-use super::client::{Server, segment};
+use super::asked::{self, Asked, Named};
+use super::client::segment;
 use super::error::CliError;
 use super::human::micros;
 use super::print;
@@ -13,37 +14,22 @@ use super::table::table;
 
 /// `trine cluster`
 #[derive(Args, Debug)]
-#[command(args_conflicts_with_subcommands = true)]
+#[command(args_conflicts_with_subcommands = true, mut_arg("json", asked::one_object))]
 pub(super) struct Cluster {
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
-    show: Show,
+    asked: Asked,
 }
 
 #[derive(Subcommand, Debug)]
 enum Command {
     /// Have a node claim nothing more; what runs there goes on to its end
+    #[command(mut_arg("json", asked::one_object))]
     Drain(Named),
     /// Have a node that was drained claim jobs again
+    #[command(mut_arg("json", asked::one_object))]
     Resume(Named),
-}
-
-#[derive(Args, Debug)]
-struct Show {
-    #[command(flatten)]
-    server: Server,
-    /// One JSON object, as the API has it
-    #[arg(long)]
-    json: bool,
-}
-
-#[derive(Args, Debug)]
-struct Named {
-    #[command(flatten)]
-    show: Show,
-    /// What the node is called
-    name: String,
 }
 
 #[derive(Deserialize)]
@@ -73,21 +59,15 @@ struct Row {
 
 impl Cluster {
     pub(super) async fn run(self) -> Result<(), CliError> {
-        let (show, answer): (_, Box<RawValue>) = match self.command {
+        let (asked, answer) = match self.command {
             None => {
-                let answer = self.show.server.client()?.get("/cluster", &()).await?;
-                (self.show, answer)
+                let answer = self.asked.server.client()?.get("/cluster", &()).await?;
+                (self.asked, answer)
             }
-            Some(Command::Drain(Named { show, name })) => {
-                let answer = show.server.client()?.order(&format!("/cluster/nodes/{}/drain", segment(&name))).await?;
-                (show, answer)
-            }
-            Some(Command::Resume(Named { show, name })) => {
-                let answer = show.server.client()?.order(&format!("/cluster/nodes/{}/resume", segment(&name))).await?;
-                (show, answer)
-            }
+            Some(Command::Drain(node)) => order(node, "drain").await?,
+            Some(Command::Resume(node)) => order(node, "resume").await?,
         };
-        if show.json {
+        if asked.json {
             return print::json(&answer);
         }
         let columns = [
@@ -117,4 +97,9 @@ impl Cluster {
             .flat_map(|database| &database.alarms)
             .try_for_each(|alarm| print::line(format_args!("Look at this: {alarm}.")))
     }
+}
+
+async fn order(Named { asked, name }: Named, what: &str) -> Result<(Asked, Box<RawValue>), CliError> {
+    let answer = asked.server.client()?.order(&format!("/cluster/nodes/{}/{what}", segment(&name))).await?;
+    Ok((asked, answer))
 }

@@ -103,7 +103,7 @@ enum Command {
     /// Show what can be run, each with what it mostly does
     Workloads(Asked),
     /// Show what runs jobs, how many run and wait there, and what is kept out
-    #[command(mut_arg("json", |json| json.help("One JSON object, as the API has it")))]
+    #[command(mut_arg("json", asked::one_object))]
     Executors(Asked),
     /// Show the limits that jobs share by a key, and how much of them is used
     Limits(Asked),
