@@ -111,6 +111,12 @@ pub(super) fn media_type<T: Copy>(headers: &HeaderMap, taken: &[(&str, T)]) -> R
     found.map(|&(_, value)| value).ok_or_else(|| refused("the media type of the body is not taken"))
 }
 
+/// Reads the whole body of a request with these headers, if it is said to be JSON.
+pub(super) async fn json(headers: &HeaderMap, body: Body, limits: BodyLimits) -> Result<Content, Problem> {
+    media_type(headers, &[("application/json", ())])?;
+    read(headers, body, limits).await
+}
+
 /// Reads the whole body of a request with these headers.
 pub(super) async fn read(headers: &HeaderMap, mut body: Body, limits: BodyLimits) -> Result<Content, Problem> {
     let problem = match timeout(limits.timeout, collect(&mut body, &limits)).await {

@@ -47,8 +47,7 @@ const HTML: &str = "text/html; charset=utf-8";
 )]
 pub(super) async fn ask(State(api): State<ApiState>, request: Request) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
-    body::media_type(&parts.headers, &[("application/json", ())])?;
-    let body = body::read(&parts.headers, body, api.bodies.at_most(MAX_BYTES)).await?;
+    let body = body::json(&parts.headers, body, api.bodies.at_most(MAX_BYTES)).await?;
     let invalid = |problem: Problem| problem.of_what(Kind::InvalidComparison);
     let asked = comparison_view::parse(&body).map_err(invalid)?;
     let Caller(owner) = Caller::of(&parts.extensions);

@@ -56,8 +56,7 @@ use crate::store::{Cancellation, Requeue};
 )]
 pub(super) async fn submit(State(api): State<ApiState>, request: Request) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
-    body::media_type(&parts.headers, &[("application/json", ())])?;
-    let body = body::read(&parts.headers, body, api.bodies.at_most(submission::MAX_BYTES)).await?;
+    let body = body::json(&parts.headers, body, api.bodies.at_most(submission::MAX_BYTES)).await?;
     let preferences = preference::of(&parts.headers);
     let caller = Caller::of(&parts.extensions);
     let key = idempotency::key(caller, &parts.headers, "/jobs", &body)?;

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use axum::body::Body;
 use axum::extract::{Path, Request, State};
+use axum::http::StatusCode;
 use axum::http::header::LOCATION;
-use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -161,11 +160,9 @@ pub(super) async fn create(State(api): State<ApiState>, request: Request) -> Res
     let NewKey { name, scopes, expires_at, quota } = read(&api, request).await?;
     let quota = quota.map_or(Ok(Quota::default()), |quota| {
         let quota = submission::object(quota.get().as_bytes(), "/quota");
-        quota.map_err(|problem| problem.instead_of(Kind::InvalidJob, Kind::InvalidKey))
+        quota.map_err(|problem| problem.of_what(Kind::InvalidKey))
     })?;
-    let wrong = |pointer, message: &str| {
-        Err(Problem::from(Invalid::new(pointer, message)).instead_of(Kind::InvalidJob, Kind::InvalidKey))
-    };
+    let wrong = |pointer, message: &str| Err(Problem::from(Invalid::new(pointer, message)).of_what(Kind::InvalidKey));
     if let Some(message) = wrong_name(&name) {
         return wrong("/name", &message);
     }
@@ -228,23 +225,18 @@ pub(super) async fn rotate(State(api): State<ApiState>, Path(id): Path<String>, 
     let seconds = grace_seconds.unwrap_or(GRACE_SECONDS);
     if seconds > MAX_GRACE_SECONDS {
         let invalid = Invalid::new("/grace_seconds", format!("must be 0 to {MAX_GRACE_SECONDS}"));
-        return Err(Problem::from(invalid).instead_of(Kind::InvalidJob, Kind::InvalidKey));
+        return Err(Problem::from(invalid).of_what(Kind::InvalidKey));
     }
     let Ok(parsed) = id.parse() else { return Err(unknown(&id)) };
     let until = api.dispatcher.store().now().after(Duration::from_secs(seconds));
     api.keyring.rotate(&parsed, until).await?.map(|made| created(&api, made)).ok_or_else(|| unknown(&id))
 }
 
-async fn read<T: for<'a> Deserialize<'a>>(api: &ApiState, request: Request) -> Result<T, Problem> {
+/// Reads a body that is about a key.
+pub(super) async fn read<T: for<'a> Deserialize<'a>>(api: &ApiState, request: Request) -> Result<T, Problem> {
     let (parts, body) = request.into_parts();
-    body::media_type(&parts.headers, &[("application/json", ())])?;
-    parse(api, &parts.headers, body).await
-}
-
-/// Reads a body of that kind.
-pub(super) async fn parse<T: for<'a> Deserialize<'a>>(api: &ApiState, headers: &HeaderMap, body: Body) -> Result<T, Problem> {
-    let content = body::read(headers, body, api.bodies.at_most(MAX_BYTES)).await?;
-    submission::object(&content, "").map_err(|problem| problem.instead_of(Kind::InvalidJob, Kind::InvalidKey))
+    let content = body::json(&parts.headers, body, api.bodies.at_most(MAX_BYTES)).await?;
+    submission::object(&content, "").map_err(|problem| problem.of_what(Kind::InvalidKey))
 }
 
 fn created(api: &ApiState, Created { key, secret }: Created) -> Response {

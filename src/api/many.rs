@@ -54,8 +54,7 @@ impl Which {
     async fn read(api: &ApiState, request: Request, check: fn(&Filter) -> Result<(), Invalid>) -> Result<Filter, Problem> {
         let (parts, body) = request.into_parts();
         let Caller(owner) = Caller::of(&parts.extensions);
-        body::media_type(&parts.headers, &[("application/json", ())])?;
-        let body = body::read(&parts.headers, body, api.bodies.at_most(MAX_BYTES)).await?;
+        let body = body::json(&parts.headers, body, api.bodies.at_most(MAX_BYTES)).await?;
         let filter = Self::parse(&body, owner).and_then(|filter| Ok(check(&filter).map(|()| filter)?));
         filter.map_err(|problem| problem.of_what(Kind::InvalidFilter))
     }

@@ -396,14 +396,6 @@ impl Problem {
         &self.detail
     }
 
-    /// The same problem as one of another kind, if it is of this one.
-    pub(super) fn instead_of(mut self, kind: Kind, other: Kind) -> Self {
-        if self.kind == kind {
-            self.kind = other;
-        }
-        self
-    }
-
     /// The same problem, pointing into a source, if it is known where.
     pub(super) fn in_line(mut self, line: Option<u32>, column: Option<u32>) -> Self {
         if line.is_some() {

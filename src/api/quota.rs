@@ -5,11 +5,11 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
+use super::ApiState;
 use super::access::Caller;
 use super::json::Json;
 use super::keys::{self, KeyView};
 use super::problem::{Kind, Problem, answers};
-use super::{ApiState, body};
 use crate::auth::Quota;
 use crate::dispatch::QuotaStatus;
 use crate::store::Usage;
@@ -99,9 +99,7 @@ pub(super) async fn get(State(api): State<ApiState>, Path(id): Path<String>) -> 
     ),
 )]
 pub(super) async fn set(State(api): State<ApiState>, Path(id): Path<String>, request: Request) -> Result<Json<KeyView>, Problem> {
-    let (parts, body) = request.into_parts();
-    body::media_type(&parts.headers, &[("application/json", ())])?;
-    let quota = keys::parse(&api, &parts.headers, body).await?;
+    let quota = keys::read(&api, request).await?;
     check(quota, "")?;
     let Ok(parsed) = id.parse() else { return Err(keys::unknown(&id)) };
     api.keyring.set_quota(&parsed, quota).await?.map(|key| Json(KeyView::of(key, &api))).ok_or_else(|| keys::unknown(&id))
@@ -111,7 +109,7 @@ pub(super) async fn set(State(api): State<ApiState>, Path(id): Path<String>, req
 pub(super) fn check(quota: Quota, pointer: &str) -> Result<(), Problem> {
     let Some((part, message)) = quota.fault() else { return Ok(()) };
     let invalid = Invalid::new(format!("{pointer}/{part}"), message);
-    Err(Problem::from(invalid).instead_of(Kind::InvalidJob, Kind::InvalidKey))
+    Err(Problem::from(invalid).of_what(Kind::InvalidKey))
 }
 
 fn wanted() -> Value {

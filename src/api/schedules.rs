@@ -433,10 +433,9 @@ async fn set_paused(api: &ApiState, caller: Caller, name: &str, paused: bool) ->
 /// Reads the schedule in a body. Where its name is in the path, it is in the body the same or not at all.
 async fn read(api: &ApiState, request: Request, name: Option<String>) -> Result<Schedule, Problem> {
     let (parts, body) = request.into_parts();
-    body::media_type(&parts.headers, &[("application/json", ())])?;
-    let body = body::read(&parts.headers, body, api.bodies.at_most(MAX_BYTES)).await?;
+    let body = body::json(&parts.headers, body, api.bodies.at_most(MAX_BYTES)).await?;
     let schedule = api.dispatcher.functions().read(|functions| parse(&body, name.clone(), &api.dispatcher, functions));
-    let mut schedule = schedule.await.map_err(|problem| problem.instead_of(Kind::InvalidJob, Kind::InvalidSchedule))?;
+    let mut schedule = schedule.await.map_err(|problem| problem.of_what(Kind::InvalidSchedule))?;
     schedule.name = Schedule::full_name(Caller::of(&parts.extensions).0, &schedule.name);
     Ok(schedule)
 }
