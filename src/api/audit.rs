@@ -9,7 +9,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::ApiState;
 use super::json::Json;
-use super::list::{Limit, first};
+use super::list::{Limit, List, first};
 use super::problem::{Problem, answers};
 use super::query::Query;
 use crate::auth::{Act, KeyId};
@@ -22,7 +22,7 @@ use crate::clock::Timestamp;
 pub(super) struct AuditQuery {
     /// How many at most.
     #[serde(default)]
-    #[param(value_type = Option<usize>, minimum = 1, maximum = 1000, default = 50)]
+    #[param(value_type = Option<u32>, minimum = 1, maximum = 1000, default = 50)]
     limit: Limit,
     /// Where the page begins: `next_cursor` of the page before.
     #[param(value_type = Option<String>)]
@@ -46,7 +46,7 @@ impl TryFrom<String> for ActCursor {
 /// Something that an administrator did.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Act)]
-struct ActView {
+pub(super) struct ActView {
     /// When it was begun.
     #[schema(value_type = String, format = DateTime)]
     at: Timestamp,
@@ -62,16 +62,6 @@ struct ActView {
     status: Option<u16>,
 }
 
-/// A page of the audit log.
-#[derive(Serialize, ToSchema)]
-pub(super) struct Acts {
-    /// The latest first.
-    items: Vec<ActView>,
-    /// Where the next page begins, as the parameter `cursor`; null on the last page.
-    #[schema(required)]
-    next_cursor: Option<String>,
-}
-
 /// List what administrators did
 ///
 /// Every change of keys, functions and nodes, with the key that it was made with, the latest first. An act is written down before it is done.
@@ -79,18 +69,18 @@ pub(super) struct Acts {
     get, path = "/audit", tag = "keys", operation_id = "listActs",
     params(AuditQuery),
     responses(
-        (status = 200, description = "A page of the log", body = Acts, example = example),
+        (status = 200, description = "A page of the log", body = List<ActView>, example = example),
         answers::BadQuery, answers::Unavailable,
     ),
 )]
 pub(super) async fn list(
     State(api): State<ApiState>,
     Query(AuditQuery { limit: Limit(limit), cursor }): Query<AuditQuery>,
-) -> Result<Json<Acts>, Problem> {
+) -> Result<Json<List<ActView>>, Problem> {
     let acts = api.dispatcher.store().acts(cursor.map(|ActCursor(id)| id), limit + 1).await?;
     let (acts, next_cursor) = first(acts, limit, |last| URL_SAFE_NO_PAD.encode(last.id.to_be_bytes()));
     let view = |Act { id: _, at, key, operation, target, status }| ActView { at, key, operation, target, status };
-    Ok(Json(Acts { items: acts.into_iter().map(view).collect(), next_cursor }))
+    Ok(Json(List { items: acts.into_iter().map(view).collect(), next_cursor }))
 }
 
 fn example() -> Value {

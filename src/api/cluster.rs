@@ -19,7 +19,7 @@ use crate::store::{Bloat, NodeStatus, Store, TableBloat};
 pub(super) struct ClusterView {
     /// All of them, by name; a server that keeps its jobs in SQLite is the only one.
     items: Vec<NodeView>,
-    /// Null: this list fits on one page.
+    /// Null: all are on one page.
     #[schema(required)]
     next_cursor: Option<String>,
     /// What their PostgreSQL has to clean up; null of SQLite, and of databases that do not say.

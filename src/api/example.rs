@@ -16,11 +16,10 @@ use super::comparison_view::{ComparisonSummary, ComparisonView};
 use super::executors::{ExecutorsView, InterpreterView, ProgramsView, PythonView, SandboxView};
 use super::functions::FunctionView;
 use super::jobs::RouteExplanation;
-use super::limits::{LimitList, LimitView};
+use super::limits::LimitView;
 use super::list::{Cursor, List};
-use super::logs::LogLines;
 use super::many::{CancelledView, RetriedView};
-use super::profiles::{ProfileView, ProfilesView, WhatIfView};
+use super::profiles::{ProfileView, WhatIfView};
 use super::schedules::ScheduleView;
 use super::view::{AttemptView, JobView, ResultView};
 use super::webhooks::{self, DeliveryView};
@@ -71,7 +70,7 @@ pub(super) fn batch_lines() -> Value {
 
 /// Two limits.
 pub(super) fn limits() -> Value {
-    let items = vec![
+    let limits = [
         LimitView::Concurrency { key: "customer-7".into(), limit: 3, running: 3, waiting: 120 },
         LimitView::Rate {
             key: "api.example.org".into(),
@@ -82,7 +81,7 @@ pub(super) fn limits() -> Value {
             opens_at: Some(NOON),
         },
     ];
-    value(&LimitList { items, next_cursor: None })
+    value(&List::whole(limits))
 }
 
 /// Two servers.
@@ -187,7 +186,7 @@ pub(super) fn events() -> Value {
 
 /// The lines that the job wrote.
 pub(super) fn log() -> Value {
-    value(&LogLines::of(happened().into(), 50, None))
+    value(&super::logs::lines(happened().into(), 50, None))
 }
 
 /// The files that the job left behind.
@@ -341,7 +340,7 @@ pub(super) fn profile() -> Value {
 
 /// A page of profiles.
 pub(super) fn profiles() -> Value {
-    value(&ProfilesView { items: vec![learned()], next_cursor: None })
+    value(&List::whole([learned()]))
 }
 
 /// What was found.

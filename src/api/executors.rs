@@ -5,7 +5,6 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::json::Json;
-use super::list::Cursor;
 use super::{ApiState, example};
 use crate::clock::Timestamp;
 use crate::dispatch::{Quarantined, QueueStatus};
@@ -20,8 +19,8 @@ pub(super) struct ExecutorsView {
     /// The executors.
     items: Vec<ExecutorView>,
     /// Null: all are on one page.
-    #[schema(required, value_type = Option<String>)]
-    next_cursor: Option<Cursor>,
+    #[schema(required)]
+    next_cursor: Option<String>,
     /// Work that is kept out for a while, because whatever runs it dies under it. Its jobs wait.
     quarantined: Vec<QuarantinedView>,
     #[serde(flatten)]

@@ -1,14 +1,13 @@
 //! `/limits`: the limits that jobs share by a key.
 
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::json::Json;
-use super::list::{Limit, first};
+use super::list::{Limit, List, first};
 use super::problem::{Problem, answers};
 use super::query::Query;
 use super::{ApiState, example};
@@ -63,16 +62,6 @@ impl From<LimitStatus> for LimitView {
     }
 }
 
-/// A page of limits.
-#[derive(Serialize, ToSchema)]
-pub(super) struct LimitList {
-    /// The limits of concurrency by key, then those of rate.
-    pub(super) items: Vec<LimitView>,
-    /// Where the next page begins, as the parameter `cursor`; null on the last page.
-    #[schema(required, value_type = Option<String>)]
-    pub(super) next_cursor: Option<LimitCursor>,
-}
-
 /// Which page of the limits.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -88,9 +77,9 @@ pub(super) struct LimitQuery {
 }
 
 /// The last limit of a page, as text that means nothing to clients.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub(super) struct LimitCursor(LimitKey);
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+struct LimitCursor(LimitKey);
 
 impl From<LimitCursor> for String {
     fn from(LimitCursor(key): LimitCursor) -> Self {
@@ -119,21 +108,22 @@ impl TryFrom<String> for LimitCursor {
 
 /// List limits
 ///
-/// The keys of `concurrency` with which jobs run or are queued, and those of `rate` with which jobs are queued or have started lately.
+/// The keys of `concurrency` with which jobs run or are queued, and those of `rate` with which jobs are queued or have started lately:
+/// first the ones, then the others, each by key.
 #[utoipa::path(
     get, path = "/limits", tag = "service", operation_id = "listLimits",
     params(LimitQuery),
     responses(
-        (status = 200, description = "A page of limits", body = LimitList, example = example::limits),
+        (status = 200, description = "A page of limits", body = List<LimitView>, example = example::limits),
         answers::BadQuery, answers::Unavailable,
     ),
 )]
-pub(super) async fn list(State(api): State<ApiState>, Query(query): Query<LimitQuery>) -> Result<Response, Problem> {
+pub(super) async fn list(State(api): State<ApiState>, Query(query): Query<LimitQuery>) -> Result<Json<List<LimitView>>, Problem> {
     let Limit(most) = query.limit;
     let after = query.cursor.as_ref().map(|LimitCursor(key)| key);
     let found = api.dispatcher.store().limits(after, most + 1).await?;
-    let (limits, next_cursor) = first(found, most, |last| LimitCursor(last.key()));
-    Ok(Json(LimitList { items: limits.into_iter().map(Into::into).collect(), next_cursor }).into_response())
+    let (limits, next_cursor) = first(found, most, |last| String::from(LimitCursor(last.key())));
+    Ok(Json(List { items: limits.into_iter().map(Into::into).collect(), next_cursor }))
 }
 
 #[cfg(test)]

@@ -205,8 +205,8 @@ impl From<Labels> for Vec<(String, String)> {
 }
 
 /// The last job of a page, as text that means nothing to clients.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
 pub(super) struct Cursor(JobId);
 
 impl Cursor {

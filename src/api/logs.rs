@@ -15,7 +15,7 @@ use super::events::EventId;
 use super::format::preferred;
 use super::jobs::find;
 use super::json::Json;
-use super::list::Limit;
+use super::list::{Limit, List};
 use super::problem::{Problem, answers};
 use super::query::{Id, Query};
 use super::{ApiState, example};
@@ -38,19 +38,9 @@ pub(super) struct LogsQuery {
     cursor: Option<EventId>,
 }
 
-/// A page of lines.
-#[derive(Serialize, ToSchema)]
-pub(super) struct LogLines {
-    /// The lines, in their order.
-    items: Vec<LogLine>,
-    /// Where the next page begins, as the parameter `cursor`; null on the last page.
-    #[schema(required)]
-    next_cursor: Option<String>,
-}
-
 /// A line that a job wrote.
 #[derive(Serialize, ToSchema)]
-struct LogLine {
+pub(super) struct LogLine {
     /// When it was recorded.
     #[schema(value_type = String, format = DateTime)]
     at: Timestamp,
@@ -62,16 +52,14 @@ struct LogLine {
     line: String,
 }
 
-impl LogLines {
-    /// The lines among these events, `limit` at most; `more` is where others begin.
-    pub(super) fn of(events: Vec<Event>, limit: usize, more: Option<Timestamp>) -> Self {
-        let last = if events.len() > limit { events[..limit].last().map(|event| event.at) } else { more };
-        let items = events.into_iter().take(limit).filter_map(|event| {
-            let What::Log { attempt, stream, line } = event.what else { return None };
-            Some(LogLine { at: event.at, attempt, stream, line })
-        });
-        Self { items: items.collect(), next_cursor: last.map(|at| at.as_micros().to_string()) }
-    }
+/// The lines among these events, `limit` at most; `more` is where others begin.
+pub(super) fn lines(events: Vec<Event>, limit: usize, more: Option<Timestamp>) -> List<LogLine> {
+    let last = if events.len() > limit { events[..limit].last().map(|event| event.at) } else { more };
+    let items = events.into_iter().take(limit).filter_map(|event| {
+        let What::Log { attempt, stream, line } = event.what else { return None };
+        Some(LogLine { at: event.at, attempt, stream, line })
+    });
+    List { items: items.collect(), next_cursor: last.map(|at| at.as_micros().to_string()) }
 }
 
 #[derive(Clone, Copy)]
@@ -82,14 +70,14 @@ enum As {
 
 /// Read a job's log
 ///
-/// The lines that all attempts of the job wrote, as far as they are kept: a page of JSON or, with `Accept: text/plain`, all lines from the
-/// cursor on as text.
+/// The lines that all attempts of the job wrote, in their order and as far as they are kept: a page of JSON or, with `Accept: text/plain`,
+/// all lines from the cursor on as text.
 #[utoipa::path(
     get, path = "/jobs/{id}/logs", tag = "events", operation_id = "readLog",
     params(("id" = String, Path, description = "The job's id", format = "uuid"), LogsQuery),
     responses(
         (status = 200, description = "The lines", content(
-            (LogLines = "application/json", example = example::log),
+            (List<LogLine> = "application/json", example = example::log),
             (String = "text/plain", example = example::log_text),
         )),
         answers::BadQuery, answers::UnknownJob, answers::NotAcceptable, answers::Unavailable,
@@ -109,7 +97,7 @@ pub(super) async fn get(
     match format {
         As::Json => {
             let EventPage { events, more } = api.dispatcher.store().events(&filter, after).await?;
-            Ok(Json(LogLines::of(events, limit, more)).into_response())
+            Ok(Json(lines(events, limit, more)).into_response())
         }
         As::Text => {
             let pages = stream::try_unfold(Some(after), {

@@ -11,7 +11,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::findings::FindingView;
 use super::json::Json;
-use super::list::{Limit, first};
+use super::list::{Limit, List, first};
 use super::problem::{Kind, Problem, answers};
 use super::query::Query;
 use super::{ApiState, example};
@@ -182,20 +182,10 @@ pub(super) struct ProfileQuery {
     cursor: Option<KeyCursor>,
 }
 
-/// A page of profiles, by key.
-#[derive(Serialize, ToSchema)]
-pub(super) struct ProfilesView {
-    /// What is on this page.
-    pub(super) items: Vec<ProfileView>,
-    /// Where the next page begins, as the parameter `cursor`; null on the last page.
-    #[schema(required, value_type = Option<String>)]
-    pub(super) next_cursor: Option<KeyCursor>,
-}
-
 /// The last key of a page, as text that means nothing to clients.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(try_from = "String", into = "String")]
-pub(super) struct KeyCursor(String);
+#[derive(Deserialize)]
+#[serde(try_from = "String")]
+struct KeyCursor(String);
 
 impl From<KeyCursor> for String {
     fn from(KeyCursor(key): KeyCursor) -> Self {
@@ -219,11 +209,11 @@ impl TryFrom<String> for KeyCursor {
     get, path = "/profiles", tag = "profiles", operation_id = "listProfiles",
     params(ProfileQuery),
     responses(
-        (status = 200, description = "A page of profiles", body = ProfilesView, example = example::profiles),
+        (status = 200, description = "A page of profiles", body = List<ProfileView>, example = example::profiles),
         answers::BadQuery,
     ),
 )]
-pub(super) async fn list(State(api): State<ApiState>, Query(query): Query<ProfileQuery>) -> Json<ProfilesView> {
+pub(super) async fn list(State(api): State<ApiState>, Query(query): Query<ProfileQuery>) -> Json<List<ProfileView>> {
     let (profiles, machine) = (api.dispatcher.profiles(), api.dispatcher.machine());
     let wanted = |key: ProfileKey| {
         let profile = profiles.get(key.as_str())?;
@@ -236,8 +226,8 @@ pub(super) async fn list(State(api): State<ApiState>, Query(query): Query<Profil
     let of_type = keys.filter(|key| query.workload.as_deref().is_none_or(|workload| workload == key.kind()));
     let Limit(limit) = query.limit;
     let found: Vec<_> = of_type.filter_map(wanted).take(limit + 1).collect();
-    let (items, next_cursor) = first(found, limit, |last| KeyCursor(last.key.as_str().to_owned()));
-    Json(ProfilesView { items, next_cursor })
+    let (items, next_cursor) = first(found, limit, |last| String::from(KeyCursor(last.key.as_str().to_owned())));
+    Json(List { items, next_cursor })
 }
 
 /// Look at a profile
@@ -289,9 +279,9 @@ pub(super) struct WhatIfView {
     held_us: u64,
     /// Runs that measured routing would send elsewhere, or that held the event loop; those that would gain most come first.
     items: Vec<WhatIfItem>,
-    /// Always null: all are on one page.
-    #[schema(required, value_type = Option<String>)]
-    next_cursor: Option<KeyCursor>,
+    /// Null: all are on one page.
+    #[schema(required)]
+    next_cursor: Option<String>,
 }
 
 /// Runs that are alike, tagged alike and run alike. Durations are in microseconds.
