@@ -29,7 +29,7 @@ pub(super) fn layer(pages: &Pages) -> Option<CorsLayer> {
     Some(
         CorsLayer::new()
             .allow_origin(origins)
-            .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
+            .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::DELETE])
             .allow_headers([ACCEPT, AUTHORIZATION, CONTENT_TYPE].into_iter().chain(sent).collect::<Vec<_>>())
             .expose_headers([CONTENT_RANGE, ETAG, LINK, LOCATION, RETRY_AFTER, PREFERENCE_APPLIED, REPLAYED])
             .max_age(MAX_AGE),

@@ -78,9 +78,7 @@ pub(super) fn complete(document: &mut OpenApi, registry: &Registry) {
     if let Some(list) = document.paths.paths.get_mut("/workloads").and_then(|item| item.get.as_mut()) {
         give_example(list, &example::workloads(registry));
     }
-    let operations =
-        document.paths.paths.values_mut().flat_map(|item| [&mut item.get, &mut item.put, &mut item.post, &mut item.delete]);
-    operations.flatten().for_each(may_fail);
+    document.paths.paths.values_mut().flat_map(access::methods).for_each(|(_, operation)| may_fail(operation));
     access::describe(document);
 }
 
@@ -119,10 +117,7 @@ fn give_example(operation: &mut Operation, example: &Value) {
 
 /// Every operation can fail in a way that nobody foresaw, and refuses what has no business here.
 fn may_fail(operation: &mut Operation) {
-    for kind in [Kind::Forbidden, Kind::UriTooLong, Kind::Internal] {
-        let problem = Ref::from_response_name(kind.slug());
-        operation.responses.responses.insert(kind.status().as_str().into(), RefOr::Ref(problem));
-    }
+    operation.responses.responses.extend([Kind::Forbidden, Kind::UriTooLong, Kind::Internal].map(Kind::reference));
 }
 
 /// `primes` is described as `PrimesWorkload`.

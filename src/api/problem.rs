@@ -62,14 +62,13 @@ macro_rules! kinds {
         /// The kinds as types, for the description of an operation's answers.
         #[allow(dead_code, reason = "what any operation may answer is not said at each")]
         pub(super) mod answers {
-            use super::{BTreeMap, Described, Kind, Ref, RefOr};
+            use super::{BTreeMap, Described, Kind, RefOr};
 
             $($(#[$about])* pub(in crate::api) struct $kind;
 
             impl utoipa::IntoResponses for $kind {
                 fn responses() -> BTreeMap<String, RefOr<Described>> {
-                    let kind = Kind::$kind;
-                    [(kind.status().as_str().to_owned(), RefOr::Ref(Ref::from_response_name(kind.slug())))].into()
+                    [Kind::$kind.reference()].into()
                 }
             })*
         }
@@ -207,6 +206,11 @@ impl Kind {
     /// Whether the answer says when to try again.
     fn says_when(self) -> bool {
         matches!(self.status(), StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS)
+    }
+
+    /// Its status, and by what operations refer to its description in the OpenAPI document.
+    pub(super) fn reference(self) -> (String, RefOr<Described>) {
+        (self.status().as_str().to_owned(), RefOr::Ref(Ref::from_response_name(self.slug())))
     }
 
     /// Its description in the OpenAPI document.

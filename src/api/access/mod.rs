@@ -7,4 +7,4 @@ mod operations;
 pub(super) use caller::Caller;
 pub use keyring::Keyring;
 pub(super) use keyring::{Created, Holder};
-pub(super) use operations::{Operation, Operations, describe};
+pub(super) use operations::{Operation, Operations, describe, methods};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::http::Method;
 use utoipa::openapi::path::{Operation as Described, Parameter, ParameterIn, Paths};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
-use utoipa::openapi::{Components, OpenApi, PathItem, Ref, RefOr};
+use utoipa::openapi::{Components, OpenApi, PathItem, RefOr};
 
 use crate::api::problem::Kind;
 use crate::auth::Scope;
@@ -164,8 +164,8 @@ pub(in crate::api) fn describe(document: &mut OpenApi) {
                 (Kind::BadHost, true),
             ];
             for (kind, _) in refused.into_iter().filter(|(_, is)| *is) {
-                let problem = RefOr::Ref(Ref::from_response_name(kind.slug()));
-                described.responses.responses.entry(kind.status().as_str().into()).or_insert(problem);
+                let (status, problem) = kind.reference();
+                described.responses.responses.entry(status).or_insert(problem);
             }
             let Some(scope) = scope(&id) else {
                 // Said, so that it can be told from forgotten.
@@ -173,9 +173,7 @@ pub(in crate::api) fn describe(document: &mut OpenApi) {
                 continue;
             };
             described.security = Some(vec![SecurityRequirement::new(SCHEME, [scope.as_str()])]);
-            let kind = Kind::Unauthenticated;
-            let problem = RefOr::Ref(Ref::from_response_name(kind.slug()));
-            described.responses.responses.insert(kind.status().as_str().into(), problem);
+            described.responses.responses.extend([Kind::Unauthenticated.reference()]);
         }
     }
 }
@@ -194,12 +192,12 @@ fn refuses_queries(described: &Described) -> bool {
     !is_of_watchers && !described.parameters.iter().flatten().any(is_of_query)
 }
 
-fn methods(item: &mut PathItem) -> impl Iterator<Item = (Method, &mut Described)> {
+/// The operations of a path.
+pub(in crate::api) fn methods(item: &mut PathItem) -> impl Iterator<Item = (Method, &mut Described)> {
     let all = [
         (Method::GET, item.get.as_mut()),
         (Method::PUT, item.put.as_mut()),
         (Method::POST, item.post.as_mut()),
-        (Method::PATCH, item.patch.as_mut()),
         (Method::DELETE, item.delete.as_mut()),
     ];
     all.into_iter().filter_map(|(method, described)| Some((method, described?)))
