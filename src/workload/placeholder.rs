@@ -10,14 +10,12 @@ use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
-use super::{Invalid, Stop};
+use super::{Invalid, Stop, depth};
 use crate::job::Failure;
 
 const KEY: &str = "$output";
 /// The key as it stands in a text.
 const QUOTED: &str = "\"$output\"";
-/// How deep a workload that has placeholders may be nested.
-const DEEPEST: usize = 128;
 
 /// A place for another job's output.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -51,10 +49,14 @@ pub(crate) fn may_have_placeholders(workload: &str) -> bool {
 /// Puts in the place of each placeholder the JSON that `value` gives for it and for where it is.
 ///
 /// # Errors
-/// What looks like a placeholder and is none, or what `value` refuses: pointing into the workload.
+/// What is nested too deeply, what looks like a placeholder and is none, or what `value` refuses: pointing into the workload.
 pub(crate) fn fill<'a>(workload: &'a RawValue, value: &mut Values<'_, 'a>) -> Result<Box<RawValue>, Invalid> {
+    if !may_have_placeholders(workload.get()) {
+        return Ok(workload.to_owned());
+    }
+    depth::check(workload.get().as_bytes())?;
     let mut filled = String::with_capacity(workload.get().len());
-    write(workload, 0, &mut String::new(), &mut filled, value)?;
+    write(workload, &mut String::new(), &mut filled, value)?;
     RawValue::from_string(filled).map_err(|error| Invalid::new("", error.to_string()))
 }
 
@@ -110,19 +112,11 @@ pub(crate) fn is_pointer(text: &str) -> bool {
     (text.is_empty() || text.starts_with('/')) && escapes.all(|after| after.starts_with(['0', '1']))
 }
 
-fn write<'a>(
-    json: &'a RawValue,
-    depth: usize,
-    pointer: &mut String,
-    filled: &mut String,
-    value: &mut Values<'_, 'a>,
-) -> Result<(), Invalid> {
+fn write<'a>(json: &'a RawValue, pointer: &mut String, filled: &mut String, value: &mut Values<'_, 'a>) -> Result<(), Invalid> {
     let text = json.get();
     let invalid = |pointer: &str, error: serde_json::Error| Invalid::new(pointer, error.to_string());
     if !may_have_placeholders(text) {
         filled.push_str(text);
-    } else if depth > DEEPEST {
-        return Err(Invalid::new(&*pointer, format!("is nested more than {DEEPEST} levels deep, and has an $output in it")));
     } else if text.starts_with('{') {
         let Entries(entries) = serde_json::from_str(text).map_err(|error| invalid(pointer, error))?;
         if entries.iter().any(|(key, _)| key == KEY) {
@@ -140,7 +134,7 @@ fn write<'a>(
             filled.push(':');
             pointer.push('/');
             pointer.push_str(&key.replace('~', "~0").replace('/', "~1"));
-            write(json, depth + 1, pointer, filled, value)?;
+            write(json, pointer, filled, value)?;
             pointer.truncate(length);
         }
         filled.push('}');
@@ -151,7 +145,7 @@ fn write<'a>(
             filled.push(if at == 0 { '[' } else { ',' });
             pointer.push('/');
             pointer.push_str(&at.to_string());
-            write(json, depth + 1, pointer, filled, value)?;
+            write(json, pointer, filled, value)?;
             pointer.truncate(length);
         }
         filled.push(']');
