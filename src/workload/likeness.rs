@@ -4,9 +4,6 @@ use std::fmt;
 
 use crate::job::ProfileKey;
 
-/// The most sizes that a likeness has.
-const SIZES: usize = 2;
-
 /// Runs of a workload that can be expected to behave alike: those of one type with inputs of about one size, or of one piece of code.
 ///
 /// It is shown, stored and addressed as text such as `primes:below~2^20`, `http:example.com` or `function:resize@0123456789ab`. Nothing
@@ -15,13 +12,13 @@ const SIZES: usize = 2;
 pub struct Likeness {
     kind: &'static str,
     name: Option<String>,
-    sizes: [Option<(&'static str, u64)>; SIZES],
+    size: Option<(&'static str, u64)>,
 }
 
 impl Likeness {
     /// Runs of the workload of this type.
     pub const fn of(kind: &'static str) -> Self {
-        Self { kind, name: None, sizes: [None; SIZES] }
+        Self { kind, name: None, size: None }
     }
 
     /// Of these, runs of what has this name.
@@ -34,9 +31,7 @@ impl Likeness {
     /// Of these, runs with a parameter of about this size: the nearest power of two is what counts.
     #[must_use]
     pub fn size(mut self, parameter: &'static str, size: u64) -> Self {
-        if let Some(free) = self.sizes.iter_mut().find(|size| size.is_none()) {
-            *free = Some((parameter, size));
-        }
+        self.size = Some((parameter, size));
         self
     }
 
@@ -52,14 +47,11 @@ impl fmt::Display for Likeness {
         if let Some(name) = &self.name {
             write!(f, ":{name}")?;
         }
-        for (n, (parameter, size)) in self.sizes.iter().flatten().enumerate() {
-            write!(f, "{}{parameter}~", if n == 0 { ':' } else { ',' })?;
-            match power(*size) {
-                Some(power) => write!(f, "2^{power}")?,
-                None => f.write_str("0")?,
-            }
+        let Some((parameter, size)) = self.size else { return Ok(()) };
+        match power(size) {
+            Some(power) => write!(f, ":{parameter}~2^{power}"),
+            None => write!(f, ":{parameter}~0"),
         }
-        Ok(())
     }
 }
 
@@ -90,9 +82,9 @@ mod tests {
     }
 
     #[test]
-    fn text_has_the_type_the_name_and_the_sizes() {
-        let like = Likeness::of("image").name("resize").size("width", 640).size("height", 0);
-        assert_eq!(like.to_string(), "image:resize:width~2^9,height~0");
+    fn text_has_the_type_the_name_and_the_size() {
+        assert_eq!(Likeness::of("image").name("resize").size("width", 640).to_string(), "image:resize:width~2^9");
+        assert_eq!(Likeness::of("sleep").size("ms", 0).to_string(), "sleep:ms~0");
         assert_eq!(Likeness::of("sleep").size("ms", 100).to_string(), "sleep:ms~2^7");
         assert_eq!(Likeness::of("http").name("example.com").to_string(), "http:example.com");
     }
