@@ -172,6 +172,11 @@ pub fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
+/// A duration in whole milliseconds, as clients say it.
+pub fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// Microseconds for people: `850 µs`, `1.2 ms`, `3.45 s`, `2 min 5 s`.
 #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
 pub fn readable(us: u64) -> String {

@@ -1,7 +1,5 @@
 //! `/cluster`: the servers that share a database, and which of them take work.
 
-use std::time::Duration;
-
 use axum::extract::{Path, State};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -9,7 +7,7 @@ use utoipa::ToSchema;
 use super::json::Json;
 use super::problem::{Kind, Problem, answers};
 use super::{ApiState, example};
-use crate::clock::Timestamp;
+use crate::clock::{Timestamp, millis};
 use crate::job::{Labels, Role};
 use crate::store::{Bloat, NodeStatus, Store, TableBloat};
 
@@ -63,10 +61,6 @@ impl From<Bloat> for DatabaseView {
             alarms,
         }
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    duration.as_millis().try_into().unwrap_or(u64::MAX)
 }
 
 /// A server of a cluster.

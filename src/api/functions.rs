@@ -18,7 +18,7 @@ use super::problem::{Kind as ProblemKind, Problem, answers};
 use super::query::Query;
 use super::submission::DAY_MS;
 use super::{ApiState, condition, example};
-use crate::clock::Timestamp;
+use crate::clock::{Timestamp, millis};
 use crate::dispatch::{Catalogue, DeployError, Deployment};
 use crate::executor::python::SourceFault;
 use crate::function::{Defaults, Function, Kind, LEAST_MEMORY, Limits};
@@ -91,7 +91,7 @@ impl FunctionView {
             interpreter,
             bound,
             executor,
-            deadline_ms: deadline.map(|deadline| u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX)),
+            deadline_ms: deadline.map(millis),
             memory_bytes,
             cpu_ms,
             output_bytes,

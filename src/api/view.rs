@@ -13,7 +13,7 @@ use super::state::StateName;
 use super::submission::AnyWorkload;
 use super::waiting::WaitingView;
 use super::webhooks::WebhookView;
-use crate::clock::Timestamp;
+use crate::clock::{Timestamp, millis};
 use crate::job::{
     Bound, Choice, Concurrency, Ending, Evidence, Executor, Failure, FailureKind, Job, JobId, Labels, Observed, Outcome, Rate,
     Retry, Route, Routing, Rule, State, Tags, Timing, Tried, Unique,
@@ -149,7 +149,7 @@ impl<'a> From<&'a Job> for JobView<'a> {
             routing: submission.routing,
             route: job.route.into(),
             priority: submission.priority,
-            deadline_ms: submission.deadline.map(|deadline| u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX)),
+            deadline_ms: submission.deadline.map(millis),
             retry: submission.retry(),
             run_at: submission.run_at,
             expires_at: submission.expires_at,

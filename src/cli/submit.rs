@@ -16,7 +16,7 @@ use super::options::JobOptions;
 use super::parameter::{WithWorkload, after, parameter, workload};
 use super::wait::Ended;
 use super::{events, human, print, table, wait};
-use crate::clock::Timestamp;
+use crate::clock::{Timestamp, millis};
 use crate::job::Unique;
 
 /// The most jobs, and about the most bytes, of a batch; the server takes 10,000 jobs and 32 MiB.
@@ -187,7 +187,7 @@ impl Submit {
 /// Reads a time, or nothing.
 fn uniqueness(text: &str) -> Result<Unique, String> {
     let within = Some(text).filter(|text| !text.is_empty()).map(human::some_duration).transpose()?;
-    let within_ms = within.map(|within| u64::try_from(within.as_millis()).unwrap_or(u64::MAX));
+    let within_ms = within.map(millis);
     Ok(Unique { within_ms })
 }
 

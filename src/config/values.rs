@@ -12,6 +12,7 @@ use tracing_subscriber::filter::LevelFilter;
 use url::{Host, Url};
 
 use super::NamedProgram;
+use crate::clock;
 use crate::function::LEAST_MEMORY;
 use crate::job::Secret;
 use crate::store::postgres::LEAST_CONNECTIONS;
@@ -89,7 +90,7 @@ pub(super) fn a_minute_at_most(text: &str) -> Result<Duration, String> {
 }
 
 pub(super) fn as_millis<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).serialize(serializer)
+    clock::millis(*duration).serialize(serializer)
 }
 
 /// As many secrets as there are, but not what they are.

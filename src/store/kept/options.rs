@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::clock::Timestamp;
+use crate::clock::{Timestamp, millis};
 use crate::job::{Concurrency, Evidence, Labels, Owner, Rate, Retry, Route, Routing, Submission, Tags, Timing, Unique, Webhook};
 
 /// What is kept of a submission only where it is not as it is by default.
@@ -51,7 +51,7 @@ impl<'a> Options<'a> {
     /// Those of a submission with this route; `None` if there are none.
     pub(in crate::store) fn of(submission: &'a Submission, route: &Route) -> Option<Self> {
         let options = Self {
-            deadline_ms: submission.deadline.map(|deadline| u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX)),
+            deadline_ms: submission.deadline.map(millis),
             retry: submission.retry.as_deref().map(Cow::Borrowed),
             tags: (!submission.tags.is_empty()).then_some(Cow::Borrowed(&submission.tags)),
             run_at: submission.run_at.map(Timestamp::as_micros),
