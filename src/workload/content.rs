@@ -2,6 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use sha2::{Digest, Sha256};
 
 /// The name of the encoding, beside bytes that are not text.
 pub(super) const BASE64: &str = "base64";
@@ -17,6 +18,11 @@ pub(crate) fn text_or_base64(bytes: Vec<u8>) -> (String, Option<&'static str>) {
 /// The bytes that this stands for.
 pub(super) fn of_base64(text: &str) -> Result<Vec<u8>, base64::DecodeError> {
     STANDARD.decode(text)
+}
+
+/// SHA-256 in hexadecimal.
+pub(crate) fn sha256(content: &[u8]) -> String {
+    format!("{:x}", Sha256::digest(content))
 }
 
 #[cfg(test)]

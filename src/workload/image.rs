@@ -11,11 +11,11 @@ use futures_util::FutureExt as _;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, Rgba, RgbaImage};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::json;
-use sha2::{Digest, Sha256};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::unconstrained;
 use utoipa::ToSchema;
 
+use super::content::sha256;
 use super::workspace::Workspace;
 use super::{Context, Environment, Invalid, Likeness, Stop, Work, Workload};
 use crate::clock::Monotonic;
@@ -221,7 +221,7 @@ impl Image {
                 })?;
                 Stored::Path(to)
             }
-            (None, Returned::None) => Stored::Sha256(format!("{:x}", Sha256::digest(&encoded))),
+            (None, Returned::None) => Stored::Sha256(sha256(&encoded)),
             (None, Returned::Data) if bytes > MAX_DATA_BYTES => {
                 return Err(Failure::error(format!(
                     "the result has {bytes} bytes; above {MAX_DATA_BYTES} it needs a file, by `to`"

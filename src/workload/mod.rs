@@ -24,15 +24,15 @@ mod testing;
 mod workspace;
 
 pub use command::CommandCall;
-pub(crate) use content::text_or_base64;
+pub(crate) use content::{sha256, text_or_base64};
 pub use context::{Context, Environment, EnvironmentError, Stop, StopReason, WorkloadSettings};
 pub use function::FunctionCall;
 pub(crate) use function::{is_function, likeness as likeness_of_function, pin as pin_function};
 pub use likeness::Likeness;
 pub(crate) use parameters::distinct;
 pub(crate) use placeholder::{Placeholder, fill, is_pointer, may_have_placeholders, parts};
+pub(crate) use python::form_of;
 pub use python::{InterpreterRule, PythonCall, PythonCode, PythonContent, PythonFunction, PythonRules};
-pub(crate) use python::{form_of, sha256};
 pub use registry::{Description, Prepared, Registry, Task};
 pub use report::{Pace, Reporter, Sink};
 

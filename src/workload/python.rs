@@ -6,9 +6,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
-use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
+use super::content::sha256;
 use super::parameters;
 use super::registry::{Description, Prepared, Task};
 use super::{Invalid, Likeness};
@@ -245,11 +245,6 @@ pub(crate) fn form_of(source: &str, entrypoint: &str) -> Form {
     let is_method = path.contains('.');
     let found = if is_method { anywhere() } else { outermost().or_else(anywhere) };
     found.unwrap_or(Form::Blocking)
-}
-
-/// SHA-256 in hexadecimal.
-pub(crate) fn sha256(content: &[u8]) -> String {
-    format!("{:x}", Sha256::digest(content))
 }
 
 #[cfg(test)]

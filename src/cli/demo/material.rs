@@ -3,9 +3,9 @@ use std::io;
 use std::path::Path;
 
 use image::RgbImage;
-use sha2::{Digest, Sha256};
 
 use crate::cli::error::CliError;
+use crate::workload::sha256;
 
 /// The folder of all files of the demo, within the workspace.
 pub(super) const FOLDER: &str = "demo";
@@ -29,8 +29,7 @@ pub(super) fn texts(workspace: &Path, count: usize) -> Result<Vec<Text>, CliErro
         let content = (1..=lines).map(|line| format!("Line {line} of text {number}.\n")).collect::<Vec<_>>().concat();
         let path = format!("{FOLDER}/text-{number}.txt");
         fs::write(workspace.join(&path), &content)?;
-        let sha256 = format!("{:x}", Sha256::digest(&content));
-        Ok(Text { path, content, lines, sha256 })
+        Ok(Text { path, sha256: sha256(content.as_bytes()), content, lines })
     };
     fs::create_dir_all(workspace.join(FOLDER)).map_err(failed)?;
     (1..=count).map(write).collect::<io::Result<_>>().map_err(failed)
