@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::AppError;
 use crate::artifact::ArtifactPlace;
 use crate::command::Command;
-use crate::config::{Config, Database};
+use crate::config::Config;
 use crate::executor::python::Interpreter;
 use crate::sandbox;
 
@@ -27,30 +27,25 @@ pub(super) fn check_sandbox(config: &Config, interpreters: &[Interpreter]) -> Re
 
 /// A sentence for each of the server's own files and folders that sandboxed programs can read, because of where it is.
 fn open_secrets(config: &Config, interpreters: &[Interpreter]) -> Vec<String> {
-    let database = match config.database() {
-        Database::Sqlite(path) => Some(path),
-        Database::Postgres(_) => None,
-    };
     let artifacts = match config.artifacts() {
         ArtifactPlace::Folder(path) => Some(path),
         ArtifactPlace::S3 { .. } => None,
     };
+    // An operator may well want a command to read the last ones, and names them.
     let own = [
-        ("data folder", Some(config.data_dir.clone())),
-        ("database", database),
-        ("settings file", config.file.clone()),
-        ("TLS key", config.tls_key.clone()),
-        ("folder of artifacts", artifacts),
-        ("workspace", Some(config.workspace())),
+        ("data folder", Some(config.data_dir.clone()), false),
+        ("database", config.database().into_file(), false),
+        ("settings file", config.file.clone(), false),
+        ("TLS key", config.tls_key.clone(), false),
+        ("folder of artifacts", artifacts, true),
+        ("workspace", Some(config.workspace()), true),
     ];
-    let own = own.into_iter().filter_map(|(what, path)| Some((what, path?)));
-    own.filter_map(|(what, path)| {
-        // An operator may well want a command to read these, and names them.
-        let may_be_named = matches!(what, "folder of artifacts" | "workspace");
+    let told = |(what, path, may_be_named): (&str, Option<PathBuf>, bool)| {
+        let path = path?;
         let place = open_place(&path, config, interpreters, may_be_named)?;
         Some(format!("the {what} {} is {place}", path.display()))
-    })
-    .collect()
+    };
+    own.into_iter().filter_map(told).collect()
 }
 
 /// Where a path is, if some program can read it there.

@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::{AppError, LOCK};
-use crate::config::{Config, Database};
+use crate::config::Config;
 use crate::own::Seen;
 
 /// How often it is looked.
@@ -21,11 +21,11 @@ pub(super) fn watch(
     asked: CancellationToken,
     closed: CancellationToken,
 ) -> Result<JoinHandle<Option<PathBuf>>, AppError> {
-    let database = match config.database() {
-        Database::Sqlite(path) => Some(path),
-        Database::Postgres(_) => None,
-    };
-    let files = [config.data_dir.join(LOCK)].into_iter().chain(database).map(Seen::of).collect::<io::Result<Vec<_>>>();
+    let files = [config.data_dir.join(LOCK)]
+        .into_iter()
+        .chain(config.database().into_file())
+        .map(Seen::of)
+        .collect::<io::Result<Vec<_>>>();
     let files = files.map_err(|error| AppError::DataFolder { path: config.data_dir.clone(), error })?;
     Ok(tokio::spawn(async move {
         let path = closed.run_until_cancelled(gone(&files)).await?;

@@ -14,6 +14,16 @@ pub enum Database {
     Postgres(PostgresUrl),
 }
 
+impl Database {
+    /// The file that it is, if it is one.
+    pub fn into_file(self) -> Option<PathBuf> {
+        match self {
+            Self::Sqlite(path) => Some(path),
+            Self::Postgres(_) => None,
+        }
+    }
+}
+
 /// What the query of a PostgreSQL's URL may say. What sqlx does not know it only warns of: with a slip of the pen, TLS that was asked for would be
 /// left out.
 const PARAMETERS: [&str; 18] = [

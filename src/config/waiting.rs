@@ -47,7 +47,7 @@ impl Serialize for WaitingLimit {
 
 /// The most jobs that may wait in a queue.
 pub(super) fn most_waiting(limits: &[WaitingLimit], queue: Queue) -> Option<u64> {
-    let of = |queue| limits.iter().rev().find(|limit| limit.queue == queue).map(|limit| limit.most);
+    let of = |queue| limits.iter().find(|limit| limit.queue == queue).map(|limit| limit.most);
     of(Some(queue)).or_else(|| of(None))
 }
 
