@@ -68,9 +68,7 @@ impl Environment {
         let (http_max_bytes, image_room) = (settings.http_max_bytes, image::room());
         Ok(Self { outbound, http_max_bytes, workspace, image_room, python, commands })
     }
-}
 
-impl Environment {
     /// The way out to the network.
     pub const fn outbound(&self) -> &Arc<Outbound> {
         &self.outbound

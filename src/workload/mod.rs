@@ -98,9 +98,7 @@ impl Work {
     pub fn blocking<T: Serialize>(work: impl FnOnce() -> Result<T, Failure> + Send + 'static) -> Self {
         Self::Blocking(Box::new(move || output(&work()?)))
     }
-}
 
-impl Work {
     /// As a future; a blocking call holds whoever polls it until it is done.
     pub fn into_future(self) -> Pin<Box<dyn Future<Output = Result<Output, Failure>> + Send>> {
         match self {
