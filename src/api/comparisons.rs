@@ -129,7 +129,7 @@ enum Shown {
 )]
 pub(super) async fn get(
     State(api): State<ApiState>,
-    Named(id): Named,
+    Id(id): Id,
     Query(query): Query<WaitQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
@@ -162,7 +162,7 @@ pub(super) async fn get(
         answers::UnknownComparison, answers::Unavailable,
     ),
 )]
-pub(super) async fn cancel(State(api): State<ApiState>, Named(id): Named) -> Result<Response, Problem> {
+pub(super) async fn cancel(State(api): State<ApiState>, Id(id): Id) -> Result<Response, Problem> {
     let (status, kept) = match api.comparisons.discard(id).await? {
         Unwanted::Cancelled(kept) => (StatusCode::OK, kept),
         Unwanted::Stopping(kept) => (StatusCode::ACCEPTED, kept),
@@ -183,7 +183,7 @@ pub(super) async fn cancel(State(api): State<ApiState>, Named(id): Named) -> Res
         answers::UnknownComparison, answers::NoReport, answers::Unavailable,
     ),
 )]
-pub(super) async fn report(State(api): State<ApiState>, Named(id): Named) -> Result<Response, Problem> {
+pub(super) async fn report(State(api): State<ApiState>, Id(id): Id) -> Result<Response, Problem> {
     page_of(&find(&api, id).await?)
 }
 
@@ -234,7 +234,7 @@ impl From<ChartOf> for Figure {
 )]
 pub(super) async fn chart_svg(
     State(api): State<ApiState>,
-    Named(id): Named,
+    Id(id): Id,
     Query(ChartQuery { of }): Query<ChartQuery>,
 ) -> Result<Response, Problem> {
     svg(&find(&api, id).await?, of.into())
@@ -253,16 +253,16 @@ pub(super) async fn chart_svg(
 )]
 pub(super) async fn chart_png(
     State(api): State<ApiState>,
-    Named(id): Named,
+    Id(id): Id,
     Query(ChartQuery { of }): Query<ChartQuery>,
 ) -> Result<Response, Problem> {
     png(&find(&api, id).await?, of.into()).await
 }
 
 /// The id in the path. What is no id is the id of no comparison.
-pub(super) struct Named(ComparisonId);
+pub(super) struct Id(ComparisonId);
 
-impl FromRequestParts<ApiState> for Named {
+impl FromRequestParts<ApiState> for Id {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, api: &ApiState) -> Result<Self, Problem> {

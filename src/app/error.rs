@@ -74,9 +74,9 @@ pub enum AppError {
     /// What it had open is not at its place any more.
     #[error("{} was removed or replaced while the server ran", .0.display())]
     FileGone(PathBuf),
-    /// Programs can't be watched over.
+    /// What confines programs can't be set up.
     #[error("can't prepare the sandbox: {0}")]
-    Watch(std::io::Error),
+    SandboxSetup(std::io::Error),
     /// Where artifacts are kept can't be used.
     #[error(transparent)]
     Artifacts(#[from] ArtifactError),

@@ -84,7 +84,7 @@ pub async fn serve(config: Config, listener: TcpListener, stop: Stop, ready: imp
     let watched = own_files::watch(&config, stop.asked.clone(), closed.clone())?;
     let artifacts = Artifacts::open(&config.artifacts(), &store.identity().await?, config.artifact_bytes)?;
     let program = PathBuf::from(THIS_PROGRAM);
-    let sandbox = Sandbox::new(program.clone(), config.sandbox).map_err(AppError::Watch)?;
+    let sandbox = Sandbox::new(program.clone(), config.sandbox).map_err(AppError::SandboxSetup)?;
     let settings = ExecutorSettings {
         async_slots: config.async_slots,
         async_threads: config.async_threads,

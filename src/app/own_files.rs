@@ -14,8 +14,8 @@ use crate::own::Seen;
 /// How often it is looked.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// Has the server stop as soon as one of them is not there any more: its lock file in the data folder, or its database. Which one. It is
-/// `closed` at once then, without a hand-over. Watches until that.
+/// Stops the server, without a hand-over, once its lock file or its database was removed or replaced. The task gives the path of that file,
+/// or `None` once `closed` is cancelled.
 pub(super) fn watch(
     config: &Config,
     asked: CancellationToken,

@@ -70,10 +70,12 @@ pub(super) fn settings(
     if interpreters.is_empty() {
         return Ok(None);
     }
+    let folder = std::path::absolute(config.data_dir.join("python"))
+        .map_err(|error| AppError::DataFolder { path: config.data_dir.clone(), error })?;
     let memory_bytes = config.python_memory_bytes;
     Ok(Some(PythonSettings {
         interpreters,
-        folder: std::path::absolute(config.data_dir.join("python")).map_err(AppError::Watch)?,
+        folder,
         sandbox: sandbox.clone(),
         limits: sandbox::Limits {
             memory_bytes,

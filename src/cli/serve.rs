@@ -13,7 +13,7 @@ use crate::{app, own, shutdown, telemetry};
 /// its client asks again.
 const BACKLOG: u32 = 4096;
 
-/// What is said of those that [`unknown_variables`] finds.
+/// How the variables are introduced that [`unknown_variables`] finds.
 pub(super) const UNKNOWN_VARIABLES: &str = "environment variables that begin with TRINE_ and are no settings";
 
 /// Runs the service until it is told to stop.

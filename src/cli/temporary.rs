@@ -63,7 +63,8 @@ pub(super) fn prepare(mut config: Config, sources: &Sources, own: &mut Folder) -
     if !given("listen") {
         config.listen.set_port(0);
     }
-    // That of a service with a database elsewhere is none to keep another one in.
+    // A data folder that is set up for a service whose database is elsewhere is that service's: a database is not put there unless the
+    // command line says so.
     if given("data_dir") && (!was_shared || is_said(sources, "data_dir")) {
         return Ok(config);
     }
