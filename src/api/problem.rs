@@ -16,7 +16,7 @@ use utoipa::openapi::{ContentBuilder, HeaderBuilder, ObjectBuilder, Ref, RefOr, 
 use super::json::Json;
 use crate::dispatch::{Full, NoRoom, NotReady, OverQuota, SubmitError};
 use crate::store::StoreError;
-use crate::workload::Invalid;
+use crate::workload::{Invalid, pointer_token};
 
 /// The media type of every answer that reports a problem.
 const MEDIA_TYPE: &str = "application/problem+json";
@@ -532,7 +532,7 @@ fn at_field(mut invalid: Invalid) -> Invalid {
         .into_iter()
         .find_map(|start| invalid.message.strip_prefix(start))
         .and_then(|rest| rest.split_once('`'))
-        .map(|(name, _)| format!("/{}", name.replace('~', "~0").replace('/', "~1")));
+        .map(|(name, _)| format!("/{}", pointer_token(name)));
     if let Some(name) = name.filter(|name| !invalid.pointer.ends_with(name)) {
         invalid.pointer.push_str(&name);
     }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use super::content::of_base64;
-use super::{Description, Invalid, Likeness, Prepared, Task, parameters};
+use super::{Description, Invalid, Likeness, Prepared, Task, parameters, pointer};
 use crate::command::{BadValue, Command, Commands};
 use crate::job::{Bound, Form, Runtime};
 
@@ -71,9 +71,9 @@ pub(super) fn prepare(text: &str, commands: &Commands) -> Result<Prepared, Inval
         let known = if known.is_empty() { "this server offers none".to_owned() } else { format!("there are: {known}") };
         Invalid::new("/name", format!("no command is called {name:?}; {known}"))
     })?;
-    let arguments = command.fill(&parameters).map_err(|BadValue { parameter, reason }| {
-        Invalid::new(format!("/parameters/{}", parameter.replace('~', "~0").replace('/', "~1")), reason)
-    })?;
+    let arguments = command
+        .fill(&parameters)
+        .map_err(|BadValue { parameter, reason }| Invalid::new(format!("/parameters/{}", pointer::token(&parameter)), reason))?;
     let stdin = match stdin_encoding {
         None => stdin.into_bytes(),
         Some(Encoding::Base64) => {

@@ -9,6 +9,7 @@ use utoipa::openapi::{RefOr, Schema};
 use super::command::{self, CommandCall};
 use super::function::{self, FunctionCall};
 use super::likeness::Likeness;
+use super::pointer::{is_in, token};
 use super::python::{self, PythonCall};
 use super::{Context, Environment, Invalid, Reporter, Stop, Work, Workload, fill, parameters};
 use crate::job::{Bound, Failure, Form, Runtime, Spec};
@@ -210,11 +211,6 @@ impl Registry {
     }
 }
 
-/// Whether what one pointer names is part of what the other names, or the same.
-fn is_in(pointer: &str, whole: &str) -> bool {
-    pointer.strip_prefix(whole).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-}
-
 fn prepare<W: Workload>(text: &str, environment: &Environment) -> Result<Prepared, Invalid> {
     let workload: W = parameters::parse(text)?;
     workload.check(environment)?;
@@ -236,7 +232,7 @@ impl Invalid {
                 }
                 Segment::Map { key } | Segment::Enum { variant: key } => {
                     pointer.push('/');
-                    pointer.push_str(&key.replace('~', "~0").replace('/', "~1"));
+                    pointer.push_str(&token(key));
                 }
                 Segment::Unknown => {}
             }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::DAY_MS;
 use crate::clock::Timestamp;
 use crate::job::{Concurrency, FailureKind, Labels, MAX_REQUIRED, Rate, Retry, Submission, Tags, Unique, wrong_label};
-use crate::workload::Invalid;
+use crate::workload::{Invalid, pointer_token};
 
 const PRIORITIES: std::ops::RangeInclusive<i16> = -100..=100;
 const LONGEST_DELAY_MS: u64 = 365 * DAY_MS;
@@ -66,7 +66,7 @@ pub(super) fn check_requires(labels: &Labels) -> Result<(), Invalid> {
         return Err(Invalid::new("/requires", format!("there may be {MAX_REQUIRED} at most")));
     }
     let wrong = |(name, value): (&String, &String)| {
-        let pointer = format!("/requires/{}", name.replace('~', "~0").replace('/', "~1"));
+        let pointer = format!("/requires/{}", pointer_token(name));
         wrong_label(name, value).map(|message| Invalid::new(pointer, message))
     };
     labels.iter().find_map(wrong).map_or(Ok(()), Err)
@@ -144,7 +144,7 @@ pub(super) fn check_tags(tags: &Tags) -> Result<(), Invalid> {
         return Err(Invalid::new("/tags", format!("there may be {MAX_TAGS} at most")));
     }
     for (name, value) in tags {
-        let at = || format!("/tags/{}", name.replace('~', "~0").replace('/', "~1"));
+        let at = || format!("/tags/{}", pointer_token(name));
         if name.is_empty() || name.chars().count() > MAX_TAG_NAME || name.contains(':') {
             return Err(Invalid::new(at(), format!("a tag's name has 1 to {MAX_TAG_NAME} characters and no colon")));
         }

@@ -20,7 +20,7 @@ use utoipa::{PartialSchema, ToSchema};
 
 use self::hop::Hop;
 use super::content::text_or_base64;
-use super::{Context, Environment, Invalid, Likeness, Pace, Work, Workload, distinct};
+use super::{Context, Environment, Invalid, Likeness, Pace, Work, Workload, distinct, pointer};
 use crate::job::{Bound, Failure, FailureKind, Form};
 
 const MAX_REDIRECTS: usize = 5;
@@ -228,7 +228,7 @@ fn header_map(headers: &BTreeMap<String, String>) -> Result<HeaderMap, Invalid> 
     }
     let mut map = HeaderMap::with_capacity(headers.len());
     for (name, value) in headers {
-        let invalid = |message: &str| Invalid::new(format!("/headers/{}", name.replace('~', "~0").replace('/', "~1")), message);
+        let invalid = |message: &str| Invalid::new(format!("/headers/{}", pointer::token(name)), message);
         let parsed = HeaderName::try_from(name).map_err(|_| invalid("not a header's name"))?;
         if TRAVEL_HEADERS.contains(&parsed) {
             return Err(invalid("this header is set by the server itself"));
