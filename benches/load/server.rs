@@ -67,7 +67,12 @@ impl Server {
         let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
         let log = folder.join("log");
         let started = Instant::now();
-        let mut process = Command::new(env!("CARGO_BIN_EXE_trine"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_trine"));
+        // Settings of whoever runs the benchmarks must not reach the server: it would be their database that gets the jobs.
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("TRINE_")) {
+            command.env_remove(name);
+        }
+        let mut process = command
             .arg("serve")
             // Away from a trine.toml that happens to lie in the working folder.
             .current_dir(folder)
