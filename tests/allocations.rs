@@ -8,11 +8,10 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use clap::Parser;
 use dhat::HeapStats;
 use libtest_mimic::{Arguments, Trial};
 use tempfile::TempDir;
-use trine::config::Settings;
+use trine::config::Config;
 use trine::shutdown::Stop;
 
 #[global_allocator]
@@ -68,18 +67,11 @@ fn measure() {
     assert!(of_many <= IN_A_BATCH, "a job of a batch takes {of_many} allocations, and took no more than {IN_A_BATCH}");
 }
 
-/// The settings, as the command line of the service has them.
-#[derive(Parser)]
-struct Line {
-    #[command(flatten)]
-    settings: Settings,
-}
-
 /// A server in this process, and a connection to it.
 fn serve(folder: &TempDir, stop: Stop) -> (Connection, thread::JoinHandle<()>) {
-    let data = folder.path().to_str().unwrap();
-    let line = ["allocations", "--data-dir", data, "--processes", "1", "--threads-cpu", "1", "--python-processes", "1"];
-    let config = Line::parse_from(line).settings.in_force();
+    // The settings of whoever runs the tests must not reach it.
+    let config =
+        Config { data_dir: folder.path().into(), processes: 1, threads_cpu: 1, python_processes: 1, ..Config::default() };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
     let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
