@@ -13,6 +13,8 @@ mod keys;
 mod life;
 mod limits;
 mod owners;
+#[path = "../patience/mod.rs"]
+mod patience;
 mod profiles;
 mod quotas;
 mod results;
@@ -21,7 +23,6 @@ mod service;
 mod webhooks;
 
 use std::process::Stdio;
-use std::time::Duration;
 
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Method, RequestBuilder, StatusCode};
@@ -31,8 +32,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-/// Long enough for anything that happens at all on a busy machine.
-const PATIENCE: Duration = Duration::from_mins(2);
+use crate::patience::PATIENCE;
 
 /// A running server. It is killed when this is dropped.
 struct Server {
@@ -123,16 +123,8 @@ impl Server {
     }
 
     /// Asks until there is an answer.
-    async fn until<T, F: Future<Output = Option<T>>>(&self, ask: impl Fn() -> F) -> T {
-        let asking = async {
-            loop {
-                if let Some(answer) = ask().await {
-                    return answer;
-                }
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        timeout(PATIENCE, asking).await.expect("it does not happen")
+    async fn until<T>(&self, ask: impl AsyncFnMut() -> Option<T>) -> T {
+        patience::until("what the test waits for", ask).await
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::patience::until;
 use crate::{PATIENCE, Server, primes, sleep, with};
 
 /// A job of one likeness that computes for well over ten milliseconds, tagged as if it waited.
@@ -151,16 +152,12 @@ async fn what_is_counted_does_not_fall_when_a_job_is_run_again() {
 
 /// Runs such jobs until it is known what they do: on a busy machine, not each run tells.
 async fn learn(server: &Server, job: &Value) -> Value {
-    let learning = async {
-        loop {
-            run(server, job, 1).await;
-            let profile = server.get(KEY).await.json();
-            if profile["learned"]["observed"] == "cpu" {
-                return profile["learned"].clone();
-            }
-        }
+    let learned = async || {
+        run(server, job, 1).await;
+        let profile = server.get(KEY).await.json();
+        Some(profile["learned"].clone()).filter(|learned| learned["observed"] == "cpu")
     };
-    tokio::time::timeout(PATIENCE, learning).await.expect("it is known what the jobs do")
+    until("it is known what the jobs do", learned).await
 }
 
 #[tokio::test]

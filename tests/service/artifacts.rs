@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::cluster::Cluster;
 use crate::comparisons::{ask, until_state};
 use crate::port::Port;
-use crate::server::{PATIENCE, Server, folder, program, trine};
+use crate::server::{Server, folder, program, trine, until, until_said};
 
 const COMMANDS: &str = r#"
 [commands.shell]
@@ -83,12 +83,7 @@ async fn python_leaves_files_on_each_executor_and_each_job_its_own() {
     compared(folder.path(), &server, &python("async", "(left / 'a').write_text(text)"), &["async", "processes"]).await;
     // What was kept, or was a comparison's, is not in the scratch folders of the hosts any more.
     let scratch = folder.path().join("data/python/scratch");
-    let gone = async {
-        while !walk(&scratch).is_empty() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, gone).await.expect("the files to be gone from the scratch folders");
+    until("the files go from the scratch folders", async || walk(&scratch).is_empty().then_some(())).await;
 }
 
 #[tokio::test]
@@ -294,21 +289,12 @@ async fn they_go_with_their_job() {
     drop(server);
 
     let server = Server::start(folder.path(), &[("TRINE_RETENTION_AGE", "1ms")]).await;
-    let removed = async {
-        while server.client.get(format!("{}/jobs/{second}", server.url)).send().await.unwrap().status() != 404 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, removed).await.expect("the job to be removed");
+    let status = async || server.client.get(format!("{}/jobs/{second}", server.url)).send().await.unwrap().status();
+    until("the job is removed", async || (status().await == 404).then_some(())).await;
     drop(server);
     // A server looks for such files as it starts.
     let _server = Server::start(folder.path(), &[]).await;
-    let gone = async {
-        while there(&second) {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, gone).await.expect("the artifacts of a job that was removed to go");
+    until("the artifacts of a job that was removed go", async || (!there(&second)).then_some(())).await;
 }
 
 fn walk(folder: &Path) -> Vec<String> {
@@ -363,13 +349,9 @@ impl Storage {
         command.args(["-H", "127.0.0.1", "-p", &port.number.to_string()]);
         let process = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         let storage = Self { process: process.expect("moto_server: see scripts/install-test-deps.sh"), port };
-        let made = async {
-            let client = crate::server::client();
-            while client.put(format!("{}/{bucket}", storage.url())).send().await.is_err() {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        tokio::time::timeout(PATIENCE, made).await.expect("the storage to answer");
+        let client = crate::server::client();
+        let make = async || client.put(format!("{}/{bucket}", storage.url())).send().await.ok();
+        until("the storage answers", make).await;
         storage
     }
 
@@ -446,15 +428,11 @@ async fn files_of_the_same_second_and_length_are_told_apart_in_a_storage() {
         assert_eq!(file.text().await.unwrap(), content);
         (list["items"][0]["kept_at"].clone(), etag)
     };
-    let in_one_second = async {
-        loop {
-            let ((first_at, first), (second_at, second)) = (replaced("1").await, replaced("2").await);
-            if first_at == second_at {
-                return (first, second);
-            }
-        }
+    let in_one_second = async || {
+        let ((first_at, first), (second_at, second)) = (replaced("1").await, replaced("2").await);
+        (first_at == second_at).then_some((first, second))
     };
-    let (first, second) = tokio::time::timeout(PATIENCE, in_one_second).await.expect("two files in one second");
+    let (first, second) = until("there are two files in one second", in_one_second).await;
     assert_ne!(first, second);
     let of = async |etag: &str| {
         let get = server.client.get(format!("{}/jobs/{id}/artifacts/a", server.url));
@@ -498,11 +476,5 @@ async fn a_storage_that_is_away_fails_what_needs_it_and_nothing_else() {
     assert_eq!(answer.status(), 503);
     let problem: Value = answer.json().await.unwrap();
     assert_eq!(problem["detail"], "the storage of artifacts is not available now");
-    let warned = async {
-        let said = || std::fs::read_to_string(folder.path().join("log")).unwrap();
-        while !said().contains("the storage of artifacts can't be used: jobs that leave files fail while it is so") {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, warned).await.expect("a warning");
+    until_said(folder.path(), "the storage of artifacts can't be used: jobs that leave files fail while it is so").await;
 }

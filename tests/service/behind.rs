@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use crate::server::{PATIENCE, Server, folder};
+use crate::server::{Server, folder, until};
 
 /// What these calls do, each in one process.
 const SOURCE: &str = "
@@ -65,18 +65,16 @@ async fn batch(server: &Server, calls: &[Value]) -> Vec<String> {
 
 /// Waits until one of these calls of `until` has begun: which, and the file that lets it end.
 pub(crate) async fn begun(server: &Server, ids: &[String]) -> (usize, PathBuf) {
-    let said = async {
-        loop {
-            for (n, id) in ids.iter().enumerate() {
-                let lines = server.get(&format!("/jobs/{id}/logs")).await;
-                if let Some(line) = lines["items"].as_array().unwrap().first() {
-                    return (n, PathBuf::from(line["line"].as_str().unwrap()).join("go"));
-                }
+    let said = async || {
+        for (n, id) in ids.iter().enumerate() {
+            let lines = server.get(&format!("/jobs/{id}/logs")).await;
+            if let Some(line) = lines["items"].as_array().unwrap().first() {
+                return Some((n, PathBuf::from(line["line"].as_str().unwrap()).join("go")));
             }
-            tokio::task::yield_now().await;
         }
+        None
     };
-    tokio::time::timeout(PATIENCE, said).await.expect("it to begin")
+    until("a call begins", said).await
 }
 
 #[tokio::test]

@@ -1,14 +1,13 @@
 //! Secrets that pass through the server are in no line of its log, in no metric and in no error that others see.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
-use crate::server::{PATIENCE, Server, folder};
+use crate::server::{Server, folder, until};
 
 /// What stands for a secret, a different one in each place, so that it is known where one came from.
 fn canary(place: &str) -> String {
@@ -162,17 +161,12 @@ async fn secrets_are_in_no_log_no_metric_and_no_error() {
         assert!(!ended["output"].to_string().contains(&environment), "the environment is seen by jobs: {ended}");
     }
     // Messages that do not get through: their addresses are seen by who gave them, why they failed is said without.
-    let deliveries = async {
-        loop {
-            let page = server.get("/webhooks/deliveries?limit=100").await;
-            let failed = |delivery: &&Value| delivery["state"] == "failed";
-            if let Some(delivery) = page["items"].as_array().unwrap().iter().find(failed) {
-                break delivery["attempts"].to_string();
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+    let failed = async || {
+        let page = server.get("/webhooks/deliveries?limit=100").await;
+        let failed = page["items"].as_array().unwrap().iter().find(|delivery| delivery["state"] == "failed");
+        failed.map(|delivery| delivery["attempts"].to_string())
     };
-    heard.add("a delivery", &tokio::time::timeout(PATIENCE, deliveries).await.expect("a message to fail"));
+    heard.add("a delivery", &until("a message fails", failed).await);
     for (method, path, body) in refused() {
         let (status, text) = ask(&server, method, &path, &body, &headers[..2]).await;
         assert!(status.is_client_error() || path.contains("healthz"), "{path}: {status}");

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde_json::{Value, json};
 
-use crate::server::{PATIENCE, Server, folder};
+use crate::server::{Server, folder, until};
 use crate::workers::busy_worker;
 
 const COMMANDS: &str = r#"
@@ -48,28 +48,14 @@ fn is_run(argument: &str) -> bool {
 /// Waits until there is a process of each kind that the server starts ahead of need, which it does while it answers already.
 async fn until_warm(server: &Server) {
     const KEPT: [&str; 4] = ["processes", "python-async", "python-threads", "python-processes"];
-    let warm = async {
-        loop {
-            let executors = server.get("/executors").await;
-            let all = executors["items"].as_array().unwrap().iter().flat_map(|executor| executor["queues"].as_array().unwrap());
-            let kept: Vec<_> = all.filter(|queue| KEPT.contains(&queue["name"].as_str().unwrap())).collect();
-            assert_eq!(kept.len(), KEPT.len(), "{executors}");
-            if kept.iter().all(|queue| !queue["workers"].as_array().unwrap().is_empty()) {
-                break;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-        }
+    let warm = async || {
+        let executors = server.get("/executors").await;
+        let all = executors["items"].as_array().unwrap().iter().flat_map(|executor| executor["queues"].as_array().unwrap());
+        let kept: Vec<_> = all.filter(|queue| KEPT.contains(&queue["name"].as_str().unwrap())).collect();
+        assert_eq!(kept.len(), KEPT.len(), "{executors}");
+        kept.iter().all(|queue| !queue["workers"].as_array().unwrap().is_empty()).then_some(())
     };
-    tokio::time::timeout(PATIENCE, warm).await.expect("warm processes");
-}
-
-async fn until(mut good: impl FnMut() -> bool) -> bool {
-    let waiting = async {
-        while !good() {
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, waiting).await.is_ok()
+    until("processes are warm", warm).await;
 }
 
 #[tokio::test]
@@ -108,20 +94,19 @@ def main():
         if kind == "native" {
             busy_worker(&server).await;
         } else if kind == "command" {
-            assert!(until(|| is_run(&nap)).await, "the command does not begin");
+            until("the command begins", async || is_run(&nap).then_some(())).await;
         } else {
-            let lines = async || server.get(&format!("/jobs/{id}/logs")).await["items"].as_array().unwrap().len();
-            while lines().await == 0 {
-                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-            }
+            let line = async || server.get(&format!("/jobs/{id}/logs")).await["items"].as_array().unwrap().first().map(drop);
+            until("the source begins", line).await;
         }
         let during = descendants(&server);
         let answer = server.client.delete(format!("{}/jobs/{id}", server.url)).send().await.unwrap();
         assert_eq!(answer.status(), 202, "{kind}");
         server.until_state(&id, "cancelled").await;
-        assert!(until(|| !is_run(&nap)).await, "{kind}: a process goes on");
+        until(&format!("{kind}: no process goes on"), async || (!is_run(&nap)).then_some(())).await;
         // What ran the job has ended, or waits for the next one: nothing came to what was there.
-        assert!(until(|| descendants(&server).len() <= during.len()).await, "{kind}: there are more processes than before");
+        let no_more = async || (descendants(&server).len() <= during.len()).then_some(());
+        until(&format!("{kind}: there are no more processes than before"), no_more).await;
         let ran = descendants(&server).len();
         // The next job finds a place.
         let next = match kind {
@@ -135,6 +120,7 @@ def main():
         };
         let next = server.submit(&next).await;
         server.until_state(&next, "succeeded").await;
-        assert!(until(|| descendants(&server).len() <= ran.max(during.len())).await, "{kind}: processes come to more and more");
+        let no_more = async || (descendants(&server).len() <= ran.max(during.len())).then_some(());
+        until(&format!("{kind}: processes do not come to more and more"), no_more).await;
     }
 }

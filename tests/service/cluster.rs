@@ -15,7 +15,8 @@ use crate::functions::{SOURCE, call, deploy};
 use crate::load::Load;
 use crate::network::{ADDRESSES, Network};
 use crate::postgres::Postgres;
-use crate::server::{PATIENCE, Server, client, folder, number, trine, until_said};
+use crate::schedules::until_runs;
+use crate::server::{PATIENCE, Server, client, folder, number, trine, until, until_said};
 
 /// How many jobs are accepted before each fault, and how long a lease lasts: `TRINE_JOBS=10000 TRINE_TEST_LEASE_MS=30000` is the long form.
 const JOBS: usize = 300;
@@ -106,12 +107,7 @@ impl Cluster {
 
     /// Waits until more than so many were.
     async fn until_refused(&self, before: usize) {
-        let refused = async {
-            while self.refused() <= before {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        tokio::time::timeout(PATIENCE, refused).await.expect("a result that is refused");
+        until("a result is refused", async || (self.refused() > before).then_some(())).await;
     }
 
     pub(crate) fn log(&self, server: usize) -> String {
@@ -297,8 +293,8 @@ async fn a_server_that_is_cut_off_says_so_and_comes_back_by_itself() {
     sqlx::query("LOCK TABLE jobs, rollups IN ACCESS EXCLUSIVE MODE").execute(&mut *locked).await.unwrap();
     let asked: Vec<_> = (0..40).map(|n| tokio::spawn(is_refused(ask(n), BOUND.0))).collect();
     let text = "SELECT count(*) >= 12 FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
-    let waiting = async { while !sqlx::query_scalar::<_, bool>(text).fetch_one(&mut seen).await.unwrap() {} };
-    tokio::time::timeout(PATIENCE, waiting).await.expect("the database to be asked");
+    let waiting = async || sqlx::query_scalar::<_, bool>(text).fetch_one(&mut seen).await.unwrap().then_some(());
+    until("the database is asked", waiting).await;
     cluster.networks[0].cut();
     locked.rollback().await.unwrap();
 
@@ -351,16 +347,7 @@ async fn a_schedule_fires_once_a_time_though_the_clock_of_a_server_is_an_hour_fa
     let schedule = json!({"cron": "* * * * * *", "job": sleep(0)});
     let answer = servers[1].client.put(format!("{}/schedules/tick", servers[1].url)).json(&schedule).send().await.unwrap();
     assert_eq!(answer.status(), 201);
-    let seen = async {
-        loop {
-            let runs = servers[2].get("/schedules/tick").await["last_runs"].as_array().unwrap().clone();
-            if runs.len() >= 6 {
-                break runs;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    let mut runs = tokio::time::timeout(PATIENCE, seen).await.expect("the schedule to be due");
+    let mut runs = until_runs(&servers[2], "tick", 6).await;
     runs.sort_by_key(|run| run["due_at"].as_str().unwrap().to_owned());
     let times: Vec<jiff::Timestamp> = runs.iter().map(|run| run["due_at"].as_str().unwrap().parse().unwrap()).collect();
     for pair in times.windows(2) {
@@ -464,16 +451,12 @@ async fn a_server_that_is_told_to_stop_is_seen_to_drain() {
     let id = other.submit(&job).await;
     other.until_state(&id, "running").await;
     ends.signal(Signal::SIGTERM);
-    let seen = async {
-        loop {
-            let nodes = other.get("/cluster").await["items"].clone();
-            let state = nodes.as_array().unwrap().iter().find(|node| node["name"] == "ends").map(|node| node["state"].clone());
-            if state.expect("it still runs a job") == "draining" {
-                break;
-            }
-        }
+    let drains = async || {
+        let nodes = other.get("/cluster").await["items"].clone();
+        let state = nodes.as_array().unwrap().iter().find(|node| node["name"] == "ends").map(|node| node["state"].clone());
+        (state.expect("it still runs a job") == "draining").then_some(())
     };
-    tokio::time::timeout(PATIENCE, seen).await.expect("it drains");
+    until("it drains", drains).await;
     // Hurried, so that what runs is handed back.
     ends.signal(Signal::SIGTERM);
     assert!(ends.wait().success());
@@ -490,16 +473,7 @@ async fn a_server_without_python_leaves_what_takes_it_to_the_others() {
     let schedule = json!({"cron": "* * * * * *", "job": call("seven", &json!([]))});
     let answer = has.client.put(format!("{}/schedules/tick", has.url)).json(&schedule).send().await.unwrap();
     assert_eq!(answer.status(), 201);
-    let seen = async {
-        loop {
-            let runs = has.get("/schedules/tick").await["last_runs"].as_array().unwrap().clone();
-            if runs.len() >= 6 {
-                break runs;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    let runs = tokio::time::timeout(PATIENCE, seen).await.expect("the schedule to be due");
+    let runs = until_runs(&has, "tick", 6).await;
     assert!(runs.iter().all(|run| run["job"].is_string()), "{runs:?}");
     let gone = has.client.delete(format!("{}/schedules/tick", has.url)).send().await.unwrap();
     assert_eq!(gone.status(), 204);
@@ -524,8 +498,7 @@ async fn a_server_without_python_leaves_what_takes_it_to_the_others() {
     has.until_ready(false).await;
     let (left, waits) = (comparisons::ask(&has, &compared).await, has.submit(&call("seven", &json!([]))).await);
     has.signal(Signal::SIGTERM);
-    let waiting = async { while lacks[0].get(&format!("/jobs/{waits}")).await["waiting"]["reason"] != "node" {} };
-    tokio::time::timeout(PATIENCE, waiting).await.expect("no node to be there for it");
+    lacks[0].until(&waits, |job| job["waiting"]["reason"] == "node").await;
     let text = "UPDATE comparisons SET requested_at = requested_at - 60000000";
     sqlx::query(text).execute(&mut cluster.raw().await).await.unwrap();
     let failed = comparisons::until_state(&lacks[0], &left, "failed").await;
@@ -545,17 +518,12 @@ async fn what_can_not_be_done_by_itself_is_told_now_and_then() {
                 SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'trine %'";
     sqlx::raw_sql(text).execute(&mut raw).await.unwrap();
     for what in ["webhooks can't be delivered", "can't begin a comparison"] {
-        let told = async {
-            loop {
-                let log = cluster.log(0);
-                let lines: Vec<_> = log.lines().filter(|line| line.contains(what)).map(str::to_owned).collect();
-                if lines.len() > 1 {
-                    break lines;
-                }
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
+        let told = async || {
+            let log = cluster.log(0);
+            let lines: Vec<_> = log.lines().filter(|line| line.contains(what)).map(str::to_owned).collect();
+            Some(lines).filter(|lines| lines.len() > 1)
         };
-        let lines = tokio::time::timeout(PATIENCE, told).await.expect("it is told twice");
+        let lines = until("it is told twice", told).await;
         assert!(lines[0].ends_with(" more=0") && lines[1].contains(" more=") && !lines[1].ends_with(" more=0"), "{lines:?}");
     }
 }

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::network::is_root;
-use crate::server::{PATIENCE, Server, client, folder, program};
+use crate::server::{PATIENCE, Server, client, folder, program, until};
+use crate::workers::until_gone;
 
 const COMMANDS: &str = r#"
 [commands.word-count]
@@ -57,6 +58,11 @@ async fn failure(server: &Server, job: &Value) -> String {
 /// How many scratch folders there are.
 fn scratches(folder: &Path) -> usize {
     std::fs::read_dir(folder.join("data/commands")).unwrap().count()
+}
+
+/// They are removed behind the jobs' backs.
+async fn until_tidy(folder: &Path) {
+    until("the scratch folders go", async || (scratches(folder) == 0).then_some(())).await;
 }
 
 #[tokio::test]
@@ -174,13 +180,7 @@ async fn a_command_sees_its_scratch_folder_and_nothing_of_the_server() {
         assert_eq!(stderr.lines().filter(|line| line.contains("ermission denied")).count(), 3, "{stderr}");
     }
     assert!(stderr.contains("not permitted"), "{stderr}");
-    // It is removed behind the job's back.
-    let gone = async {
-        while scratches(folder.path()) > 0 {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, gone).await.expect("the scratch folder to go");
+    until_tidy(folder.path()).await;
 }
 
 #[tokio::test]
@@ -213,12 +213,7 @@ async fn a_cancel_and_each_deadline_end_the_whole_group() {
     let late = server.ended(&job("nap", &json!({"seconds": 1000}))).await;
     let message = "it ran longer than the command's deadline of 300 ms";
     assert_eq!(late["error"], json!({"kind": "timeout", "message": message}), "{late}");
-    let gone = async {
-        while scratches(folder.path()) > 0 {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, gone).await.expect("the scratch folders to go");
+    until_tidy(folder.path()).await;
 }
 
 #[tokio::test]
@@ -232,23 +227,9 @@ async fn a_command_goes_with_its_server_and_runs_again_with_the_next() {
         let mut names = std::fs::read_dir(scratch).ok()?.map_while(|entry| Some(entry.ok()?.file_name()));
         names.find_map(|name| name.to_str()?.strip_prefix("pid-")?.parse().ok())
     };
-    let running = async {
-        loop {
-            if let Some(number) = number() {
-                break Pid::from_raw(number);
-            }
-            tokio::task::yield_now().await;
-        }
-    };
-    let pid = tokio::time::timeout(PATIENCE, running).await.expect("the command to run");
+    let pid = until("the command runs", async || number().map(Pid::from_raw)).await;
     server.crash();
-    let gone = async {
-        // A zombie that nobody has collected yet is gone as well.
-        while std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z ")) {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, gone).await.expect("the command to end");
+    until_gone(&[pid]).await;
     let server = Server::start(folder.path(), &[]).await;
     server.until(&id, |job| job["state"] == "running" && job["attempt"] == 2).await;
 }

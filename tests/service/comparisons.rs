@@ -1,13 +1,12 @@
 //! Comparisons over restarts, and from the command line.
 
 use std::process::Stdio;
-use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-use crate::server::{PATIENCE, Server, folder, trine};
+use crate::server::{Server, folder, trine, until};
 
 pub(crate) fn asks(ms: u64) -> Value {
     json!({
@@ -28,15 +27,8 @@ pub(crate) async fn ask(server: &Server, request: &Value) -> String {
 
 pub(crate) async fn until_state(server: &Server, id: &str, state: &str) -> Value {
     let path = format!("/comparisons/{id}?wait=1");
-    let seen = async {
-        loop {
-            let comparison = server.get(&path).await;
-            if comparison["state"] == state {
-                break comparison;
-            }
-        }
-    };
-    tokio::time::timeout(PATIENCE, seen).await.unwrap_or_else(|_| panic!("{id} should be {state}"))
+    let seen = async || Some(server.get(&path).await).filter(|comparison| comparison["state"] == state);
+    until(&format!("{id} is {state}"), seen).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -53,28 +45,28 @@ async fn one_that_ran_during_a_crash_has_failed_and_those_that_waited_run() {
     assert!(finished["verdict"]["because"].is_string(), "{finished}");
 }
 
+/// Whoever asked for a comparison has heard of it once it has asked how it stands.
+async fn until_asked(server: &Server) {
+    let asked = async || {
+        let metrics = server.client.get(format!("{}/metrics", server.url)).send().await.unwrap().text().await.unwrap();
+        metrics.contains(r#"trine_http_request_seconds_count{operation="getComparison",status="200"}"#).then_some(())
+    };
+    until("whoever waits asks", asked).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_that_nobody_waits_for_any_more_is_cancelled() {
     let folder = folder();
     let server = Server::start(folder.path(), &[]).await;
     let compare = ["compare", "sleep", "ms=600000", "--tasks", "2", "--budget", "1h", "--server", &server.url];
     let mut waits = trine().args(compare).stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    let seen = async {
-        loop {
-            if let Some(first) = server.get("/comparisons").await["items"].get(0).filter(|first| first["state"] == "running") {
-                break first["id"].as_str().unwrap().to_owned();
-            }
-        }
+    let seen = async || {
+        let comparisons = server.get("/comparisons").await;
+        let first = comparisons["items"].get(0).filter(|first| first["state"] == "running")?;
+        Some(first["id"].as_str().unwrap().to_owned())
     };
-    let id = tokio::time::timeout(PATIENCE, seen).await.unwrap();
-    // Whoever waits knows what it is called only a moment later: once it has asked for it by that.
-    let asked = async {
-        let metrics = async || server.client.get(format!("{}/metrics", server.url)).send().await.unwrap().text().await.unwrap();
-        while !metrics().await.contains(r#"trine_http_request_seconds_count{operation="getComparison",status="200"}"#) {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, asked).await.expect("whoever waits to ask");
+    let id = until("it runs", seen).await;
+    until_asked(&server).await;
     kill(Pid::from_raw(waits.id().try_into().unwrap()), Signal::SIGINT).unwrap();
     assert_eq!(waits.wait().unwrap().code(), Some(1));
     let said = std::io::read_to_string(waits.stderr.take().unwrap()).unwrap();
@@ -117,12 +109,8 @@ async fn one_that_is_told_to_end_does_not_wait_for_a_job_that_holds_the_event_lo
     for (executor, doing) in [("threads", "repetition"), ("async", "warming up: pure waiting on async")] {
         let id = ask(&server, &on(executor)).await;
         let path = format!("/comparisons/{id}");
-        let held = async {
-            while !server.get(&path).await["progress"]["doing"].as_str().is_some_and(|now| now.starts_with(doing)) {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        tokio::time::timeout(PATIENCE, held).await.unwrap_or_else(|_| panic!("it should be at {doing:?}"));
+        let is_held = |comparison: &Value| comparison["progress"]["doing"].as_str().is_some_and(|now| now.starts_with(doing));
+        until(&format!("it is at {doing:?}"), async || Some(server.get(&path).await).filter(is_held)).await;
         assert_eq!(server.client.delete(format!("{}{path}", server.url)).send().await.unwrap().status(), 202);
         until_state(&server, &id, "cancelled").await;
     }
@@ -142,17 +130,7 @@ async fn whoever_loses_the_server_is_told_which_comparison_it_was() {
     let server = Server::start(folder.path(), &[]).await;
     let arguments = ["compare", "sleep", "ms=20", "--budget", "60s", "--server", &server.url];
     let asks = trine().args(arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    // It has heard of its comparison once it has asked for it.
-    let asked = async {
-        loop {
-            let metrics = server.client.get(format!("{}/metrics", server.url)).send().await.unwrap().text().await.unwrap();
-            if metrics.contains("operation=\"getComparison\"") {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, asked).await.expect("it to ask");
+    until_asked(&server).await;
     let comparisons = server.get("/comparisons").await;
     let id = comparisons["items"][0]["id"].as_str().unwrap().to_owned();
     server.crash();

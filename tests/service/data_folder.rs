@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use serde_json::json;
 use sqlx::{Connection as _, SqliteConnection};
 
-use crate::server::{Server, database, folder, program, trine, until_said};
+use crate::server::{Server, database, folder, program, trine, until, until_said};
 
 /// What a server says that is to end by itself, as it does not start.
 async fn refusal(folder: &Path, settings: &[(&str, &str)]) -> String {
@@ -141,12 +141,7 @@ async fn a_server_whose_files_are_taken_away_takes_nothing_new() {
         // It hands nobody over: whoever is not refused yet would lose what it submits.
         let mut server = Server::start(folder.path(), &[("TRINE_HANDOVER_MS", "3600000")]).await;
         std::fs::rename(folder.path().join(file), folder.path().join("elsewhere")).unwrap();
-        let ended = async {
-            while server.runs() {
-                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-            }
-        };
-        tokio::time::timeout(crate::server::PATIENCE, ended).await.expect("it stops");
+        until("it stops", async || (!server.runs()).then_some(())).await;
         assert_eq!(server.wait().code(), Some(1));
         let log = std::fs::read_to_string(folder.path().join("log")).unwrap();
         assert!(log.contains(&format!("{file} was removed or replaced: ")) && log.contains("shut down"), "{log}");

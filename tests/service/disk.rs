@@ -13,7 +13,7 @@ use sqlx::{Connection, SqliteConnection};
 use tokio::sync::Mutex;
 use trine::telemetry::Sparing;
 
-use crate::server::{PATIENCE, Server, client, database, folder, program, trine, until_said};
+use crate::server::{PATIENCE, Server, client, database, folder, program, trine, until, until_said};
 
 /// A disk of its own, as large as this, that is gone with the server: only root may mount one.
 const MOUNT: &str = "mount -t tmpfs -o size=24m tmpfs \"$0\" && exec \"$@\"";
@@ -181,8 +181,7 @@ async fn a_damaged_page_is_reported_and_not_served() {
         let answer: Value = answer.json().await.unwrap();
         ids.extend(answer["items"].as_array().unwrap().iter().map(|job| job["id"].as_str().unwrap().to_owned()));
     }
-    let all = async { while server.count().await < 12_000 {} };
-    tokio::time::timeout(PATIENCE, all).await.expect("all jobs to end");
+    until("all jobs end", async || (server.count().await == 12_000).then_some(())).await;
     server.signal(Signal::SIGTERM);
     assert_eq!(server.wait().code(), Some(0));
     damage(&database(folder.path())).await;

@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::cancel::descendants;
-use crate::server::{PATIENCE, Server, client, folder, program, trine, until_said};
+use crate::server::{PATIENCE, Server, client, folder, program, trine, until, until_said};
 
 #[tokio::test]
 async fn what_runs_is_finished_and_what_waits_is_kept() {
@@ -237,12 +237,7 @@ async fn drained_under_load_it_loses_nothing_and_nothing_fails() {
             clients.extend([1, 1, 3, 20].map(|batch| tokio::spawn(Arc::clone(&load).run(batch))));
         }
         let before = load.count();
-        let reached = async {
-            while load.count() < before + 300 {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-        };
-        tokio::time::timeout(PATIENCE, reached).await.expect("jobs to be accepted");
+        until("jobs are accepted", async || (load.count() >= before + 300).then_some(())).await;
         let told = Instant::now();
         server.signal(Signal::SIGTERM);
         let ready = || server.client.get(format!("{}/readyz", server.url)).send();
@@ -266,18 +261,13 @@ async fn drained_under_load_it_loses_nothing_and_nothing_fails() {
     for client in clients {
         tokio::time::timeout(PATIENCE, client).await.expect("the load to end").unwrap();
     }
-    let idle = async {
-        loop {
-            let executors = server.get("/executors").await;
-            let queues =
-                executors["items"].as_array().unwrap().iter().flat_map(|executor| executor["queues"].as_array().unwrap());
-            if queues.flat_map(|queue| ["queued", "scheduled", "running"].map(|state| &queue[state])).all(|count| count == 0) {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+    let idle = async || {
+        let executors = server.get("/executors").await;
+        let mut queues =
+            executors["items"].as_array().unwrap().iter().flat_map(|executor| executor["queues"].as_array().unwrap());
+        queues.all(|queue| ["queued", "scheduled", "running"].iter().all(|state| queue[*state] == 0)).then_some(())
     };
-    tokio::time::timeout(PATIENCE, idle).await.expect("all jobs to end");
+    until("all jobs end", idle).await;
     let results = server.results().await;
     let ids: HashSet<&str> = results.iter().map(|result| result["id"].as_str().unwrap()).collect();
     assert_eq!(ids.len(), results.len(), "a job has two results");

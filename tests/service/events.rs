@@ -1,7 +1,6 @@
 //! Events as a client gets them, over connections that break, servers that crash, and readers that hardly read.
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use reqwest::{RequestBuilder, Response, StatusCode};
@@ -9,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 
-use crate::server::{PATIENCE, Server, folder};
+use crate::server::{PATIENCE, Server, folder, until};
 
 /// An event as it was sent; one without a kind tells only where to go on.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -341,12 +340,8 @@ async fn no_more_streams_are_open_than_may_be() {
     assert_eq!((refused.status().as_u16(), refused.headers().contains_key("retry-after")), (503, true));
     // A client that goes away gives its place back.
     drop(first);
-    let again = async {
-        while request(&server, "/events", None).send().await.unwrap().status() != 200 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, again).await.expect("a place");
+    let status = async || request(&server, "/events", None).send().await.unwrap().status();
+    until("there is a place", async || (status().await == 200).then_some(())).await;
 }
 
 #[tokio::test]

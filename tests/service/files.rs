@@ -1,13 +1,11 @@
 //! The system gives no more file descriptors, or lets no file grow any further.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use crate::server::{PATIENCE, Server, client, folder, program};
+use crate::server::{PATIENCE, Server, client, folder, program, until};
 
 /// How many the server may have. It needs some fifty for itself.
 const FILES: usize = 120;
@@ -47,16 +45,11 @@ async fn without_file_descriptors_it_says_so_and_goes_on_when_there_are_some() {
     let accepted: Value = answered.json().await.unwrap();
     let ids: Vec<String> = accepted["items"].as_array().unwrap().iter().map(|job| job["id"].as_str().unwrap().into()).collect();
     // Those that find none fail, and say why; the connection that there is still is answered.
-    let failed = async {
-        loop {
-            let page = server.get("/results?state=failed&limit=1").await;
-            if let Some(result) = page["items"].as_array().unwrap().first() {
-                break result["error"]["message"].as_str().unwrap().to_owned();
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+    let failed = async || {
+        let page = server.get("/results?state=failed&limit=1").await;
+        page["items"].as_array().unwrap().first().map(|result| result["error"]["message"].as_str().unwrap().to_owned())
     };
-    let message = tokio::time::timeout(PATIENCE, failed).await.expect("a job to find none");
+    let message = until("a job finds none", failed).await;
     assert!(message.contains("Too many open files"), "{message}");
     // New connections are not accepted, which the log says, or wait until they are.
     let strangers: Vec<_> = (0..20)

@@ -3,7 +3,7 @@
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use crate::server::{PATIENCE, Server, folder};
+use crate::server::{Server, folder, until};
 
 fn python(executor: &str, source: &str) -> Value {
     json!({ "bound": "io", "executor": executor, "workload": { "type": "python", "source": source } })
@@ -66,8 +66,8 @@ async fn what_it_has_written() {
     let job = server.ended(&python("processes", most)).await;
     assert_eq!(job["state"], "succeeded", "{job}");
     // Until it is seen that there is little room left there.
-    let is_replaced = async { while server.ended(&python("processes", pid)).await["output"] == job["output"] {} };
-    tokio::time::timeout(PATIENCE, is_replaced).await.expect("another process");
+    let is_replaced = async || (server.ended(&python("processes", pid)).await["output"] != job["output"]).then_some(());
+    until("there is another process", is_replaced).await;
     go_on(&server, "processes", some).await;
 }
 

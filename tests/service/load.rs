@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
@@ -79,7 +80,7 @@ impl Load {
     pub(crate) async fn reach(&self, count: usize) {
         let reached = async {
             while self.accepted.lock().await.len() < count {
-                tokio::task::yield_now().await;
+                tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
         tokio::time::timeout(10 * PATIENCE, reached).await.expect("jobs to be accepted");

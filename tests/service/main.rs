@@ -25,6 +25,8 @@ mod log;
 mod names;
 mod network;
 mod outbound;
+#[path = "../patience/mod.rs"]
+mod patience;
 #[path = "../port/mod.rs"]
 mod port;
 #[path = "../postgres/mod.rs"]

@@ -1,12 +1,10 @@
 //! Python on the three models: what it gives, what it measures, and what it can't do to others.
 
-use std::time::Duration;
-
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::behind::begun;
-use crate::server::{PATIENCE, Server, database, folder};
+use crate::server::{PATIENCE, Server, database, folder, until};
 
 const MODELS: [&str; 3] = ["async", "threads", "processes"];
 
@@ -164,16 +162,11 @@ async fn a_bad_job_harms_itself_alone() {
     }
     // Nothing is left behind: each host that lives has a folder, and there is no other.
     let scratch = folder.path().join("data/python/scratch");
-    let tidy = async {
-        loop {
-            let hosts: usize = hosts(&server).await.len();
-            if hosts > 0 && std::fs::read_dir(&scratch).unwrap().count() == hosts {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+    let tidy = async || {
+        let hosts: usize = hosts(&server).await.len();
+        (hosts > 0 && std::fs::read_dir(&scratch).unwrap().count() == hosts).then_some(())
     };
-    tokio::time::timeout(PATIENCE, tidy).await.expect("scratch folders to go with their hosts");
+    until("scratch folders go with their hosts", tidy).await;
 }
 
 /// The Python processes that there are.

@@ -10,7 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-use crate::server::{PATIENCE, Server, folder};
+use crate::server::{Server, folder, until};
 
 fn python(executor: &str, source: &str) -> Value {
     json!({ "bound": "cpu", "executor": executor, "workload": { "type": "python", "source": source } })
@@ -19,6 +19,12 @@ fn python(executor: &str, source: &str) -> Value {
 /// The kinds of work that are kept out.
 async fn kept_out(server: &Server) -> Vec<Value> {
     server.get("/executors").await["quarantined"].as_array().unwrap().clone()
+}
+
+/// Waits until the job says why it waits.
+async fn until_told(server: &Server, job: &str, words: &str) {
+    let told = async || server.get(&format!("/jobs/{job}/logs")).await.to_string().contains(words).then_some(());
+    until(&format!("the job says {words:?}"), told).await;
 }
 
 #[tokio::test]
@@ -35,12 +41,7 @@ async fn what_takes_its_process_down_again_and_again_waits_and_its_neighbours_go
         let listed = kept_out(&server).await;
         let case = listed.last().unwrap();
         assert!(case["key"].as_str().unwrap().starts_with("python") && case["deaths"].as_u64().unwrap() >= 3, "{listed:?}");
-        let said = async {
-            while !server.get(&format!("/jobs/{bad}/logs")).await.to_string().contains("again and again") {
-                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-            }
-        };
-        tokio::time::timeout(PATIENCE, said).await.expect("the job to say why it waits");
+        until_told(&server, &bad, "again and again").await;
         // Another one like it does not even start; others do.
         let another = server.submit(&crash).await;
         let neighbour = server.submit(&fine).await;
@@ -86,12 +87,7 @@ async fn what_is_let_in_to_see_and_gets_no_process_is_let_in_again() {
             kill(Pid::from_raw(id), Signal::SIGKILL).unwrap();
         }
     }
-    let said = async {
-        while !server.get(&format!("/jobs/{bad}/logs")).await.to_string().contains("no process") {
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, said).await.expect("the job to say why it waits");
+    until_told(&server, &bad, "no process").await;
     symlink(usual, &interpreter).unwrap();
     server.until(&bad, |job| job["losses"] == 4).await;
 }

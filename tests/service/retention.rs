@@ -2,19 +2,15 @@
 
 use serde_json::{Value, json};
 
-use crate::server::{PATIENCE, Server, folder};
+use crate::server::{Server, folder, until};
 
 fn sleep() -> Value {
     json!({ "bound": "io", "workload": { "type": "sleep", "ms": 0 }, "tags": { "a": "b" } })
 }
 
 async fn until_kept(server: &Server, count: usize) {
-    let kept = async {
-        while server.results().await.len() != count {
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, kept).await.unwrap_or_else(|_| panic!("not {count} results are kept"));
+    let kept = async || (server.results().await.len() == count).then_some(());
+    until(&format!("{count} results are kept"), kept).await;
 }
 
 #[tokio::test]

@@ -1,11 +1,10 @@
 //! Many jobs that are due at once, with a server that is killed meanwhile; and keys that outlive it.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::server::{PATIENCE, Server, folder};
+use crate::server::{Server, folder, until};
 
 /// The bench `scheduled` has a hundred thousand, and a bar of time.
 const JOBS: usize = 5_000;
@@ -28,20 +27,10 @@ async fn all_that_are_due_in_one_second_start_and_none_twice_though_the_server_i
     }
     let accepted = jiff::Timestamp::now();
     // In the middle of it.
-    let some = async {
-        while server.count().await < 100 {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, some).await.expect("the first jobs to run");
+    until("the first jobs run", async || (server.count().await >= 100).then_some(())).await;
     server.crash();
     let server = Server::start(folder.path(), &[]).await;
-    let all = async {
-        while server.count().await < JOBS as u64 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, all).await.expect("all jobs to end");
+    until("all jobs end", async || (server.count().await >= JOBS as u64).then_some(())).await;
     let results = server.results().await;
     let by_id: HashMap<&str, &Value> = results.iter().map(|result| (result["id"].as_str().unwrap(), result)).collect();
     assert_eq!((by_id.len(), results.len(), server.count().await), (JOBS, JOBS, JOBS as u64), "a job has two results, or none");

@@ -1,11 +1,9 @@
 //! Schedules across `kill -9`: no time is lost, and none has two jobs.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
-
 use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::server::{PATIENCE, Server, folder};
+use crate::server::{Server, folder, until};
 
 const SCHEDULES: usize = 50;
 
@@ -22,17 +20,8 @@ async fn runs(server: &Server, name: &str) -> Vec<Value> {
 }
 
 /// The runs of a schedule, once there are at least so many.
-async fn until_runs(server: &Server, name: &str, least: usize) -> Vec<Value> {
-    let seen = async {
-        loop {
-            let runs = runs(server, name).await;
-            if runs.len() >= least {
-                break runs;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, seen).await.expect("the schedule to be due")
+pub(crate) async fn until_runs(server: &Server, name: &str, least: usize) -> Vec<Value> {
+    until("the schedule is due", async || Some(runs(server, name).await).filter(|runs| runs.len() >= least)).await
 }
 
 #[tokio::test]

@@ -9,10 +9,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
+pub(crate) use crate::patience::{PATIENCE, until};
 use crate::port::Port;
-
-/// Long enough for anything that happens at all on a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 pub(crate) struct Server {
     child: Child,
@@ -94,12 +92,8 @@ impl Server {
 
     /// Waits until it says that it is ready, or that it is not.
     pub(crate) async fn until_ready(&self, ready: bool) {
-        let seen = async {
-            while self.client.get(format!("{}/readyz", self.url)).send().await.unwrap().status().is_success() != ready {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        tokio::time::timeout(PATIENCE, seen).await.unwrap_or_else(|_| panic!("ready should be {ready}"));
+        let is_ready = async || self.client.get(format!("{}/readyz", self.url)).send().await.unwrap().status().is_success();
+        until(&format!("ready is {ready}"), async || (is_ready().await == ready).then_some(())).await;
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
@@ -148,16 +142,7 @@ impl Server {
     /// The job once `good` says so.
     pub(crate) async fn until(&self, id: &str, good: impl Fn(&Value) -> bool) -> Value {
         let path = format!("/jobs/{id}");
-        let seen = async {
-            loop {
-                let job = self.get(&path).await;
-                if good(&job) {
-                    break job;
-                }
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        tokio::time::timeout(PATIENCE, seen).await.expect("the job to get there")
+        until("the job gets there", async || Some(self.get(&path).await).filter(&good)).await
     }
 
     pub(crate) async fn until_state(&self, id: &str, state: &str) -> Value {
@@ -215,16 +200,11 @@ pub(crate) fn folder() -> tempfile::TempDir {
 /// be some moments behind what the server answers.
 pub(crate) async fn until_said(folder: &Path, words: &str) -> String {
     let log = folder.join("log");
-    let said = async {
-        loop {
-            let text = std::fs::read_to_string(&log).unwrap();
-            if let Some(line) = text.lines().find(|line| line.contains(words)) {
-                break line.to_owned();
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+    let said = async || {
+        let text = std::fs::read_to_string(&log).unwrap();
+        text.lines().find(|line| line.contains(words)).map(str::to_owned)
     };
-    tokio::time::timeout(PATIENCE, said).await.unwrap_or_else(|_| panic!("it does not say {words:?}"))
+    until(&format!("it says {words:?}"), said).await
 }
 
 pub(crate) fn database(folder: &Path) -> PathBuf {

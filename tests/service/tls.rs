@@ -11,7 +11,7 @@ use rustls::pki_types::pem::PemObject as _;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 
-use crate::server::{PATIENCE, Server, folder, trine};
+use crate::server::{PATIENCE, Server, folder, trine, until};
 
 /// A new certificate and its key, in these files.
 fn certify(folder: &Path) -> String {
@@ -68,16 +68,11 @@ async fn a_certificate_is_used_and_replaced() {
     assert!(trusting(&old).get(format!("{}/healthz", server.url)).send().await.is_ok());
     let new = certify(folder.path());
     let fresh = trusting(&new);
-    let replaced = async {
-        loop {
-            server.signal(Signal::SIGHUP);
-            if fresh.get(format!("{}/healthz", server.url)).send().await.is_ok() {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+    let replaced = async || {
+        server.signal(Signal::SIGHUP);
+        fresh.get(format!("{}/healthz", server.url)).send().await.ok()
     };
-    tokio::time::timeout(PATIENCE, replaced).await.expect("the new certificate is used");
+    until("the new certificate is used", replaced).await;
     assert!(trusting(&old).get(format!("{}/healthz", server.url)).send().await.is_err());
     // The old connection is still good.
     server.get("/jobs").await;

@@ -10,7 +10,7 @@ use crate::cluster::Cluster;
 use crate::comparisons::{ask as compare, asks, until_state};
 use crate::events::{kinds, open};
 use crate::functions::{SOURCE, ask, call, deploy, output};
-use crate::server::{PATIENCE, Server, folder, until_said};
+use crate::server::{PATIENCE, Server, folder, until, until_said};
 use crate::webhooks::{Receiver, SECRET, delivery};
 
 /// Does it both ways round.
@@ -55,12 +55,8 @@ async fn status(server: &Server, method: Method, path: &str, key: Option<&str>) 
 }
 
 async fn until_status(server: &Server, path: &str, key: Option<&str>, wanted: StatusCode) {
-    let seen = async {
-        while status(server, Method::GET, path, key).await != wanted {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, seen).await.unwrap_or_else(|_| panic!("{path} should be {wanted}"));
+    let seen = async || (status(server, Method::GET, path, key).await == wanted).then_some(());
+    until(&format!("{path} is {wanted}"), seen).await;
 }
 
 /// Ends of jobs reach whoever waits, wherever they run, long before the wait is over.
@@ -181,8 +177,9 @@ async fn functions_are_everywhere(here: &Server, there: &Server) {
     }
     assert_eq!(ask(here, Method::DELETE, &format!("/functions/{name}"), None).await.0, 204);
     let body = serde_json::to_vec(&call(&name, &json!([]))).unwrap();
-    let gone = async { while ask(there, Method::POST, "/jobs", Some(("application/json", body.clone()))).await.0 != 422 {} };
-    tokio::time::timeout(PATIENCE, gone).await.expect("it is gone");
+    let gone =
+        async || (ask(there, Method::POST, "/jobs", Some(("application/json", body.clone()))).await.0 == 422).then_some(());
+    until("it is gone", gone).await;
 }
 
 async fn comparisons_are_everywhere(here: &Server, there: &Server) {

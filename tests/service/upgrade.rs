@@ -2,13 +2,12 @@
 
 use std::process::Stdio;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use sqlx::{Connection, Executor, PgConnection, SqliteConnection};
 
 use crate::cluster::Cluster;
 use crate::load::Load;
-use crate::server::{PATIENCE, Server, database, folder, trine};
+use crate::server::{PATIENCE, Server, database, folder, trine, until};
 
 #[tokio::test]
 async fn a_database_of_a_newer_version_is_refused_and_left_alone() {
@@ -79,19 +78,14 @@ async fn servers_go_on_while_a_newer_version_comes_and_one_of_them_starts_anew()
     assert!(said.contains("a newer version has changed the schema") && said.contains("found=9999 known="), "{said}");
     // One whose lease ran out on a machine that stood still has a second row, until that is taken away.
     let expected = [env!("CARGO_PKG_VERSION"), env!("CARGO_PKG_VERSION"), "99.1.0"];
-    let seen = async {
-        loop {
-            let items = comes.get("/cluster").await["items"].clone();
-            let mut versions: Vec<_> =
-                items.as_array().unwrap().iter().map(|node| node["version"].as_str().unwrap().to_owned()).collect();
-            versions.sort_unstable();
-            if versions == expected {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+    let seen = async || {
+        let items = comes.get("/cluster").await["items"].clone();
+        let mut versions: Vec<_> =
+            items.as_array().unwrap().iter().map(|node| node["version"].as_str().unwrap().to_owned()).collect();
+        versions.sort_unstable();
+        (versions == expected).then_some(())
     };
-    tokio::time::timeout(PATIENCE, seen).await.expect("the nodes that are there, and no other");
+    until("the nodes are seen that are there, and no other", seen).await;
     for mut server in [stays, comes] {
         server.signal(nix::sys::signal::Signal::SIGTERM);
         assert!(server.wait().success());

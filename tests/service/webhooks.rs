@@ -15,7 +15,7 @@ use standardwebhooks::Webhook;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
-use crate::server::{PATIENCE, Server, folder};
+use crate::server::{PATIENCE, Server, folder, until};
 
 pub(crate) const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const OLD_SECRET: &str = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
@@ -115,18 +115,12 @@ fn sleep(url: &str) -> Value {
 /// The job's only delivery, once it stands so.
 pub(crate) async fn delivery(server: &Server, job: &str, state: &str) -> Value {
     let path = format!("/jobs/{job}/deliveries");
-    let seen = async {
-        loop {
-            let deliveries = server.get(&path).await;
-            if let [delivery] = &deliveries["items"].as_array().unwrap()[..]
-                && delivery["state"] == state
-            {
-                break delivery.clone();
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-        }
+    let seen = async || {
+        let deliveries = server.get(&path).await;
+        let [delivery] = &deliveries["items"].as_array().unwrap()[..] else { return None };
+        (delivery["state"] == state).then(|| delivery.clone())
     };
-    tokio::time::timeout(PATIENCE, seen).await.unwrap_or_else(|_| panic!("the delivery is not {state}"))
+    until(&format!("the delivery is {state}"), seen).await
 }
 
 fn statuses(delivery: &Value) -> Vec<Value> {

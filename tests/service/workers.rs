@@ -4,7 +4,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-use crate::server::{PATIENCE, Server, folder};
+use crate::server::{Server, folder, until};
 
 fn workers(executors: &Value) -> Vec<Value> {
     let all = executors["items"].as_array().unwrap();
@@ -14,15 +14,18 @@ fn workers(executors: &Value) -> Vec<Value> {
 }
 
 pub(crate) async fn busy_worker(server: &Server) -> Pid {
-    let busy = async {
-        loop {
-            let executors = server.get("/executors").await;
-            if let Some(worker) = workers(&executors).iter().find(|worker| worker["busy"] == true) {
-                break Pid::from_raw(worker["pid"].as_i64().unwrap().try_into().unwrap());
-            }
-        }
+    let busy = async || {
+        let executors = server.get("/executors").await;
+        let busy = workers(&executors).into_iter().find(|worker| worker["busy"] == true)?;
+        Some(Pid::from_raw(busy["pid"].as_i64().unwrap().try_into().unwrap()))
     };
-    tokio::time::timeout(PATIENCE, busy).await.expect("a busy worker")
+    until("a worker is busy", busy).await
+}
+
+/// Waits for the ends of processes that are not this one's. A zombie that nobody has collected yet is gone as well.
+pub(crate) async fn until_gone(pids: &[Pid]) {
+    let alive = |pid: &Pid| std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "));
+    until("the processes end", async || (!pids.iter().any(alive)).then_some(())).await;
 }
 
 #[tokio::test]
@@ -60,20 +63,16 @@ async fn why_no_worker_starts_is_in_the_log_and_in_no_answer() {
     // What is no folder can't be opened as one.
     std::fs::remove_dir(&workspace).unwrap();
     std::fs::write(&workspace, "").unwrap();
-    let unready = async {
-        loop {
-            for worker in workers(&server.get("/executors").await) {
-                // It may have ended meanwhile.
-                let _ = kill(Pid::from_raw(worker["pid"].as_i64().unwrap().try_into().unwrap()), Signal::SIGKILL);
-            }
-            server.submit(&json!({"bound": "io", "workload": {"type": "sleep", "ms": 0}, "executor": "processes"})).await;
-            let answer = server.client.get(format!("{}/readyz", server.url)).send().await.unwrap();
-            if answer.status() == 503 {
-                break answer.json::<Value>().await.unwrap();
-            }
+    let unready = async || {
+        for worker in workers(&server.get("/executors").await) {
+            // It may have ended meanwhile.
+            let _ = kill(Pid::from_raw(worker["pid"].as_i64().unwrap().try_into().unwrap()), Signal::SIGKILL);
         }
+        server.submit(&json!({"bound": "io", "workload": {"type": "sleep", "ms": 0}, "executor": "processes"})).await;
+        let answer = server.client.get(format!("{}/readyz", server.url)).send().await.unwrap();
+        if answer.status() == 503 { Some(answer.json::<Value>().await.unwrap()) } else { None }
     };
-    let problem = tokio::time::timeout(PATIENCE, unready).await.expect("the server to be not ready");
+    let problem = until("the server is not ready", unready).await;
     assert_eq!(problem["detail"], "worker processes die as soon as they start: the server's log says how");
     let log = std::fs::read_to_string(folder.path().join("log")).unwrap();
     assert!(log.contains(&format!("the workspace folder {} can't be opened", workspace.display())), "{log}");
@@ -92,14 +91,7 @@ async fn workers_go_with_their_server() {
         .collect();
     assert!(!pids.is_empty());
     server.crash();
-    let gone = async {
-        // A zombie that nobody has collected yet is gone as well.
-        let alive = |pid: &Pid| std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "));
-        while pids.iter().any(alive) {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, gone).await.expect("the workers to end");
+    until_gone(&pids).await;
 }
 
 #[tokio::test]

@@ -29,12 +29,7 @@ async fn a_server_is_not_told_of_what_nobody_changed(place: impl Place) {
 
 /// Waits until it is so.
 async fn until(is_so: impl Fn() -> bool) {
-    let waiting = async {
-        while !is_so() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, waiting).await.expect("it does not happen");
+    crate::until("it is heard of", async || is_so().then_some(())).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

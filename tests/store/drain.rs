@@ -1,12 +1,11 @@
 //! Nodes that are looked at, drained and resumed.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use trine::job::{NewJob, Queue};
-use trine::store::{Settled, Store};
+use trine::store::Settled;
 
-use crate::{PATIENCE, Place, accept, apart, claim, claim_one, io_job, settle, state, succeeded};
+use crate::{PATIENCE, Place, accept, apart, claim, claim_one, io_job, settle, state, succeeded, until};
 
 crate::for_every_driver!(a_node_says_what_it_is_and_holds, a_drained_node_ends_what_it_runs_and_claims_nothing_more);
 
@@ -43,7 +42,7 @@ async fn a_drained_node_ends_what_it_runs_and_claims_nothing_more(place: impl Pl
         }
         assert!(!store.set_draining("another", true).await.unwrap());
         assert!(store.set_draining("one", true).await.unwrap());
-        until(&store, true).await;
+        until("the node hears of it", async || store.is_draining().then_some(())).await;
         let waiting: Vec<_> = (0..3)
             .map(|_| {
                 let store = Arc::clone(&store);
@@ -79,20 +78,11 @@ async fn a_drained_node_ends_what_it_runs_and_claims_nothing_more(place: impl Pl
     };
     store.check().await.unwrap();
     store.set_draining("one", true).await.unwrap();
-    until(&store, true).await;
+    until("the node hears of it", async || store.is_draining().then_some(())).await;
     let job = io_job();
     accept(&store, std::slice::from_ref(&job)).await;
     store.check().await.unwrap();
     assert_eq!(state(&store, job.id).await, "queued");
     store.set_draining("one", false).await.unwrap();
     assert_eq!(waiting.await.unwrap().lease.id, job.id);
-}
-
-async fn until(store: &Arc<dyn Store>, draining: bool) {
-    let heard = async {
-        while store.is_draining() != draining {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, heard).await.expect("the node to hear of it");
 }

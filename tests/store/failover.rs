@@ -1,7 +1,6 @@
 //! A database of which a standby takes the place, at an address of its own.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use sqlx::{Connection as _, PgConnection};
 use trine::auth::{Key, Scopes};
@@ -11,7 +10,7 @@ use trine::store::{KeyStore as _, Lease, Settled, Store as _, StoreError};
 
 use crate::postgres::Schema;
 use crate::server::Postgres;
-use crate::{PATIENCE, claim_one, io_job, settle, succeeded};
+use crate::{claim_one, io_job, settle, succeeded, until};
 
 fn url(server: &Postgres, port: u16) -> String {
     format!("postgres://trine@localhost:{port}/postgres?host={}", server.folder())
@@ -24,28 +23,13 @@ async fn open(urls: Vec<String>) -> Result<PostgresStore, StoreError> {
 
 /// A job that was accepted, however often that has to be tried.
 async fn accepted(store: &PostgresStore) -> JobId {
-    let accepted = async {
-        loop {
-            let job = io_job();
-            if store.accept(vec![job.clone()]).await.is_ok() {
-                return job.id;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, accepted).await.expect("a database that can be written in")
+    let accepted = async || Some(store.accept(vec![io_job()]).await.ok()?[0].id);
+    until("the database can be written in", accepted).await
 }
 
 /// What came of a result, however often it has to be said.
 async fn settled(store: &Arc<PostgresStore>, lease: Lease) -> Settled {
-    let settled = async {
-        loop {
-            if let Ok(settled) = settle(store, lease, succeeded()).await {
-                return settled;
-            }
-        }
-    };
-    tokio::time::timeout(PATIENCE, settled).await.expect("a database that can be written in")
+    until("the database can be written in", async || settle(store, lease, succeeded()).await.ok()).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -66,14 +50,9 @@ async fn of_several_hosts_the_one_is_used_that_can_be_written_in() {
     server.tell("take-over");
     let after = accepted(&store).await;
     let (key, _) = Key::new("k".into(), Scopes::ALL, None).unwrap();
-    let read = async {
-        // The connections of the pool go there as well.
-        while store.job(before).await.is_err() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, read).await.expect("to be read");
-    assert!(store.job(before).await.unwrap().is_some() && store.job(after).await.unwrap().is_some());
+    // The connections of the pool go there as well.
+    let read = until("it is read", async || store.job(before).await.ok()).await;
+    assert!(read.is_some() && store.job(after).await.unwrap().is_some());
     store.add_key(key, None).await.unwrap();
     store.close().await;
 }
@@ -90,14 +69,10 @@ async fn what_runs_goes_on_where_the_database_that_is_not_there_any_more_says_no
     let mut now = PgConnection::connect(&url(&server, 5433)).await.unwrap();
     let taken_over: i64 =
         sqlx::query_scalar("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::BIGINT").fetch_one(&mut now).await.unwrap();
-    let heard = async {
-        let text = "SELECT EXISTS (SELECT 1 FROM trine.nodes WHERE extract(epoch FROM seen_at) * 1000000 > $1)";
-        while !sqlx::query_scalar::<_, bool>(text).bind(taken_over).fetch_one(&mut now).await.unwrap() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
+    let text = "SELECT EXISTS (SELECT 1 FROM trine.nodes WHERE extract(epoch FROM seen_at) * 1000000 > $1)";
+    let is_heard = || sqlx::query_scalar::<_, bool>(text).bind(taken_over);
     tokio::select! {
-        heard = tokio::time::timeout(PATIENCE, heard) => heard.expect("to be told that the node is there"),
+        () = until("it is told that the node is there", async || is_heard().fetch_one(&mut now).await.unwrap().then_some(())) => {}
         revoked = store.revoked() => panic!("{revoked:?}"),
     }
     assert!(matches!(settled(&store, lease).await, Settled::Ended { .. }));

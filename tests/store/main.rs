@@ -25,6 +25,8 @@ mod once;
 mod opening;
 mod owners;
 mod partitions;
+#[path = "../patience/mod.rs"]
+mod patience;
 mod plans;
 mod pooler;
 #[path = "../port/mod.rs"]
@@ -61,6 +63,8 @@ use trine::job::{
     Submission, Timing, Written,
 };
 use trine::store::{Claimed, Lease, Settled, Settlement, Store, StoreError, Urgency};
+
+pub(crate) use crate::patience::{PATIENCE, until};
 
 /// A place where a driver keeps its data; it can be opened again and again.
 pub(crate) trait Place: Send {
@@ -164,9 +168,6 @@ macro_rules! for_every_form {
         $crate::in_partitions!($($name),*);
     };
 }
-
-/// Long enough for anything that happens at all on a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 pub(crate) fn new_job(bound: Bound) -> NewJob {
     let form = if bound == Bound::Io { Form::Async } else { Form::Blocking };

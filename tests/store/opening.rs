@@ -9,7 +9,7 @@ use trine::store::postgres::{PostgresOptions, PostgresStore};
 use trine::store::{KeyStore as _, ScheduleStore as _, Store as _, StoreError};
 
 use crate::postgres::Schema;
-use crate::{PATIENCE, io_job};
+use crate::{io_job, until};
 
 async fn execute(text: impl Into<String>) {
     let url = format!("postgres://trine@localhost/postgres?host={}", Schema::socket());
@@ -76,13 +76,12 @@ async fn a_session_is_kept_that_does_nothing_for_longer_than_the_database_lets_o
         place.options().schema
     );
     let mut beats: Vec<(i32, String)> = Vec::new();
-    let beating = async {
-        while beats.len() < 4 {
-            let beat = sqlx::query_as(AssertSqlSafe(text.clone())).fetch_optional(&mut raw).await.unwrap();
-            beats.extend(beat.filter(|beat| beats.last() != Some(beat)));
-        }
+    let beating = async || {
+        let beat = sqlx::query_as(AssertSqlSafe(text.clone())).fetch_optional(&mut raw).await.unwrap();
+        beats.extend(beat.filter(|beat| beats.last() != Some(beat)));
+        (beats.len() >= 4).then_some(())
     };
-    tokio::time::timeout(PATIENCE, beating).await.expect("it says that it is there");
+    until("it says that it is there", beating).await;
     assert!(beats.iter().all(|(session, _)| *session == beats[0].0), "{beats:?}");
     store.close().await;
 }
@@ -97,21 +96,14 @@ async fn a_database_that_was_read_only_for_a_while_is_written_again() {
         // Both ways to the database: that of what is asked for, and that of jobs.
         store.add_key(key, None).await.is_ok() && store.accept(vec![io_job()]).await.is_ok()
     };
-    let until = async |fails: bool| {
-        let waiting = async {
-            while keep().await == fails {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        tokio::time::timeout(PATIENCE, waiting).await.expect("it does not happen");
-    };
-    until(false).await;
+    let until_kept = async |kept: bool| until("it is so", async || (keep().await == kept).then_some(())).await;
+    until_kept(true).await;
     // As where a disk is nearly full: new sessions can't write, and the old ones are ended.
     execute("ALTER ROLE owner SET default_transaction_read_only = on").await;
     execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'owner'").await;
-    until(true).await;
+    until_kept(false).await;
     execute("ALTER ROLE owner RESET default_transaction_read_only").await;
-    until(false).await;
+    until_kept(true).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -125,12 +117,8 @@ async fn a_node_goes_on_where_its_readers_have_all_connections_that_there_may_be
     let (mut raw, mut looking) = (place.raw().await, place.raw().await);
     let mut has = async |what: &str| {
         let text = format!("SELECT {what} FROM pg_stat_activity WHERE usename = 'few'");
-        let has = async {
-            while !sqlx::query_scalar::<_, bool>(AssertSqlSafe(text.clone())).fetch_one(&mut looking).await.unwrap() {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        tokio::time::timeout(PATIENCE, has).await.expect(&text);
+        let query = || sqlx::query_scalar::<_, bool>(AssertSqlSafe(text.clone()));
+        until(&text, async || query().fetch_one(&mut looking).await.unwrap().then_some(())).await;
     };
     // One listens already; all that are left wait for a lock.
     let mut locked = raw.begin().await.unwrap();
@@ -150,12 +138,7 @@ async fn a_node_goes_on_where_its_readers_have_all_connections_that_there_may_be
     let text =
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'few' AND application_name ~ 'writer|heartbeat'";
     execute(text).await;
-    let goes_on = async {
-        while store.accept(vec![io_job()]).await.is_err() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, goes_on).await.expect("a connection to write by");
+    until("there is a connection to write by", async || store.accept(vec![io_job()]).await.ok()).await;
     has("count(DISTINCT substring(application_name FROM 'writer|heartbeat')) = 2").await;
     store.count_schedules().await.unwrap();
     store.close().await;
@@ -175,12 +158,11 @@ async fn what_its_user_waits_for_locks_is_no_limit_for_a_store() {
     // For longer than it would, to be sure of which the database is asked.
     let text = "SELECT count(*) > 0 FROM pg_stat_activity WHERE usename = 'hasty' AND wait_event_type = 'Lock' \
                 AND query_start < clock_timestamp() - INTERVAL '200 milliseconds'";
-    let waits = async {
-        while !accepted.is_finished() && !sqlx::query_scalar::<_, bool>(text).fetch_one(&mut looking).await.unwrap() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+    let waits = async || {
+        let waits = sqlx::query_scalar::<_, bool>(text).fetch_one(&mut looking).await.unwrap();
+        (waits || accepted.is_finished()).then_some(())
     };
-    tokio::time::timeout(PATIENCE, waits).await.expect("the writer to wait");
+    until("the writer waits", waits).await;
     locked.rollback().await.unwrap();
     accepted.await.unwrap().unwrap();
 }

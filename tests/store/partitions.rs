@@ -12,7 +12,7 @@ use trine::store::{Cancellation, DeliveryFilter, Filter, Order, Page, Removal, R
 use trine::webhook::{DeliveryAttempt, Verdict};
 
 use crate::postgres::Schema;
-use crate::{PATIENCE, Place, accept, claim_one, end_one, finish_all, io_job, settle, state, succeeded};
+use crate::{PATIENCE, Place, accept, claim_one, end_one, finish_all, io_job, settle, state, succeeded, until};
 
 const DAY: Duration = Duration::from_secs(86_400);
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -387,12 +387,7 @@ async fn overtaken(place: &Schema, store: &Arc<dyn Store>, moment: Option<Timest
     let waits = format!(
         "SELECT count(*) FROM pg_stat_activity WHERE {pid} = ANY(pg_blocking_pids(pid)) AND query LIKE '%oldest FROM shared%'"
     );
-    let waiting = async {
-        while number(&mut raw, &waits).await == 0 {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, waiting).await.expect("a drop that waits");
+    until("the drop waits", async || (number(&mut raw, &waits).await > 0).then_some(())).await;
     sqlx::raw_sql(AssertSqlSafe(change.to_owned())).execute(&mut *held).await.unwrap();
     held.commit().await.unwrap();
     removing.await.unwrap().unwrap()

@@ -8,7 +8,7 @@ use trine::job::{Concurrency, NewJob, Owner, Queue};
 use trine::store::{Settlement, Store};
 
 use crate::postgres::Schema;
-use crate::{PATIENCE, claim_one, io_job, settle, succeeded};
+use crate::{claim_one, io_job, settle, succeeded, until};
 
 /// What was read to find rows, as of when sessions last said so.
 struct Reads {
@@ -26,17 +26,13 @@ async fn reads(store: &Arc<dyn Store>, raw: &mut PgConnection, changes: i64) -> 
                 (SELECT sum(CASE indexrelname WHEN 'work_queued' THEN idx_tup_fetch ELSE idx_tup_read END)::BIGINT \
                 FROM pg_stat_user_indexes WHERE schemaname = current_schema() AND relname IN ('work', 'jobs')) AS entries, \
                 (SELECT n_tup_upd + n_tup_del FROM pg_stat_user_tables WHERE schemaname = current_schema() AND relname = 'work') AS changes";
-    let said = async {
-        loop {
-            let (scans, entries, changed): (i64, i64, i64) = sqlx::query_as(text).fetch_one(&mut *raw).await.unwrap();
-            if changed >= changes {
-                return Reads { scans, entries };
-            }
-            // A session says what it has read after a transaction, if it did not just before.
-            store.check().await.unwrap();
-        }
+    let said = async || {
+        // A session says what it has read after a transaction, if it did not just before.
+        store.check().await.unwrap();
+        let (scans, entries, changed): (i64, i64, i64) = sqlx::query_as(text).fetch_one(&mut *raw).await.unwrap();
+        (changed >= changes).then_some(Reads { scans, entries })
     };
-    tokio::time::timeout(PATIENCE, said).await.expect("what was read")
+    until("it is said what was read", said).await
 }
 
 /// Plans were made while tables were empty, and kept as they grew: with what is dead, `work` is large even where little waits.
@@ -102,17 +98,13 @@ async fn what_waits_of_an_owner_is_counted_without_what_has_ended() {
         sqlx::raw_sql(text).execute(&mut raw).await.unwrap();
     }
     let text = "SELECT seq_tup_read, idx_scan FROM pg_stat_user_tables WHERE schemaname = current_schema() AND relname = 'jobs'";
-    let said = async {
-        loop {
-            assert_eq!(store.usage(owner).await.unwrap().queued, 10);
-            // A session says what it has read after a transaction, if it did not just before.
-            let (rows, looked_up): (i64, i64) = sqlx::query_as(text).fetch_one(&mut raw).await.unwrap();
-            if rows + looked_up > 0 {
-                return rows;
-            }
-        }
+    let said = async || {
+        assert_eq!(store.usage(owner).await.unwrap().queued, 10);
+        // A session says what it has read after a transaction, if it did not just before.
+        let (rows, looked_up): (i64, i64) = sqlx::query_as(text).fetch_one(&mut raw).await.unwrap();
+        (rows + looked_up > 0).then_some(rows)
     };
-    assert_eq!(tokio::time::timeout(PATIENCE, said).await.expect("what was read"), 0, "rows of all jobs were read");
+    assert_eq!(until("it is said what was read", said).await, 0, "rows of all jobs were read");
 }
 
 /// Of very many keys, a page of limits looks at those that are on it.
@@ -130,16 +122,12 @@ async fn a_page_of_limits_is_no_walk_over_all_lanes() {
     let text = "SELECT (SELECT seq_scan + idx_scan FROM pg_stat_user_tables WHERE schemaname = current_schema() AND relname = 'lanes'), \
                 (SELECT seq_tup_read FROM pg_stat_user_tables WHERE schemaname = current_schema() AND relname = 'lanes') \
                 + (SELECT sum(idx_tup_read)::BIGINT FROM pg_stat_user_indexes WHERE schemaname = current_schema() AND relname = 'lanes')";
-    let said = async {
-        loop {
-            assert_eq!(store.limits(None, 1).await.unwrap().len(), 1);
-            // A session says what it has read after a transaction, if it did not just before.
-            let (scans, read): (i64, i64) = sqlx::query_as(text).fetch_one(&mut raw).await.unwrap();
-            if scans >= 20 {
-                return (scans, read);
-            }
-        }
+    let said = async || {
+        assert_eq!(store.limits(None, 1).await.unwrap().len(), 1);
+        // A session says what it has read after a transaction, if it did not just before.
+        let (scans, read): (i64, i64) = sqlx::query_as(text).fetch_one(&mut raw).await.unwrap();
+        (scans >= 20).then_some((scans, read))
     };
-    let (scans, read) = tokio::time::timeout(PATIENCE, said).await.expect("what was read");
+    let (scans, read) = until("it is said what was read", said).await;
     assert!(read < 20 * scans, "{read} read by {scans} scans");
 }

@@ -12,7 +12,7 @@ use trine::store::{Answered, Once, OnceStore as _, Store as _};
 
 use crate::postgres::Schema;
 use crate::server::Postgres;
-use crate::{PATIENCE, io_job};
+use crate::{PATIENCE, io_job, until};
 
 /// A PostgreSQL of a test's own, whose commits can be made to wait for a standby that never comes.
 struct Database {
@@ -52,12 +52,7 @@ impl Database {
     }
 
     async fn until_waiting(&mut self, sessions: i64) {
-        let reached = async {
-            while self.waiting().await < sessions {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        tokio::time::timeout(PATIENCE, reached).await.expect("sessions that wait for the standby");
+        until("sessions wait for the standby", async || (self.waiting().await >= sessions).then_some(())).await;
     }
 
     /// Has all commits wait from now on. That is so as soon as one does, which is given back.

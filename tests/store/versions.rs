@@ -17,7 +17,7 @@ use trine::store::{
 use trine::webhook::{DeliveryAttempt, Rules, Verdict};
 
 use crate::postgres::Schema;
-use crate::{PATIENCE, Place, end_one, io_job, settle, succeeded};
+use crate::{Place, end_one, io_job, settle, succeeded, until};
 
 /// What a newer version does to the database that older ones can live with.
 const NEWER: &str = r#"
@@ -124,8 +124,7 @@ async fn a_schema_that_only_newer_versions_can_go_by_is_refused() {
     assert!(matches!(there.add_key(key, None).await, Err(StoreError::Unavailable(_))));
     assert!(matches!(there.due_deliveries(Timestamp::now(), (1, 1), &[]).await, Err(StoreError::Unavailable(_))));
     do_as_newer(&mut raw, "UPDATE shared SET oldest = 4").await;
-    let accepted = async { while there.accept(vec![job.clone()]).await.is_err() {} };
-    tokio::time::timeout(PATIENCE, accepted).await.expect("it goes on");
+    until("it goes on", async || there.accept(vec![job.clone()]).await.ok()).await;
     run(&there, 1).await;
 }
 
@@ -286,8 +285,7 @@ async fn a_message_that_cannot_be_read_or_written_is_left_to_other_nodes() {
     let (end, ended) = tokio::sync::oneshot::channel::<()>();
     let keep = tokio::spawn(deliverer.keep(async move { drop(ended.await) }));
     let left = "SELECT count(*) FROM deliveries WHERE state = 0 AND taken_by IS NULL AND due_at > finished_at";
-    let all_left = async { while number(&mut raw, left).await < 2 {} };
-    tokio::time::timeout(PATIENCE, all_left).await.expect("both are left");
+    until("both are left", async || (number(&mut raw, left).await >= 2).then_some(())).await;
     drop(end);
     keep.await.unwrap();
     // The one that can be written has been tried.

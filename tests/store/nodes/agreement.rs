@@ -16,7 +16,7 @@ use trine::store::{
 use trine::webhook::{DeliveryAttempt, DeliveryState, Verdict};
 
 use crate::postgres::Schema;
-use crate::{PATIENCE, end_one, io_job, settle, succeeded};
+use crate::{PATIENCE, end_one, io_job, settle, succeeded, until};
 
 crate::on_postgres!(
     a_limit_holds_for_all_nodes_together,
@@ -253,9 +253,11 @@ async fn a_message_that_another_node_has_just_delivered_is_not_sent_again() {
         async move { store.due_deliveries(Timestamp::now(), (10, 10), &[]).await.unwrap().len() }
     });
     let waits = "SELECT EXISTS (SELECT 1 FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid)))";
-    while !sqlx::query_scalar::<_, bool>(waits).fetch_one(&mut other).await.unwrap() {
+    let waiting = async || {
         assert!(!due.is_finished());
-    }
+        sqlx::query_scalar::<_, bool>(waits).fetch_one(&mut other).await.unwrap().then_some(())
+    };
+    until("it waits for the other one", waiting).await;
     sqlx::raw_sql("UPDATE deliveries SET state = 1, taken_by = NULL; COMMIT").execute(&mut other).await.unwrap();
     assert_eq!(tokio::time::timeout(PATIENCE, due).await.expect("an answer").unwrap(), 0);
     // What this one says late of an attempt of its own is kept, and changes nothing: also while the other one still has it in hand.

@@ -9,7 +9,7 @@ use trine::store::postgres::PostgresStore;
 use trine::store::{BloatStore, DeliveryFilter, Settled, Settlement, Store, StoreError, WebhookStore};
 
 use crate::postgres::Schema;
-use crate::{PATIENCE, Place as _, claim_one, end_one, io_job, settle, succeeded};
+use crate::{Place as _, claim_one, end_one, io_job, settle, succeeded, until};
 
 /// What is counted has to be read for every summary, so it must not wait for a pause; and whoever is busy must not keep all others from it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -29,12 +29,8 @@ async fn what_is_counted_is_rolled_up_though_there_is_always_more_to_write() {
     let busy: Vec<_> = busy.collect();
     // Several times what one turn takes in has been counted, and most of it is in the rollups.
     let text = "SELECT coalesce(max(n), 0) > 1500 AND count(*) < 500 FROM counted";
-    let rolled_up = async {
-        while !sqlx::query_scalar::<_, bool>(text).fetch_one(&mut raw).await.unwrap() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, rolled_up).await.expect("rollups");
+    let rolled_up = async || sqlx::query_scalar::<_, bool>(text).fetch_one(&mut raw).await.unwrap().then_some(());
+    until("there are rollups", rolled_up).await;
     busy.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
@@ -99,12 +95,11 @@ async fn what_nobody_asked_for_costs_no_command_its_answer() {
     // A node that starts does so all the same, and does what was left as soon as that can be done.
     let store = Arc::new(PostgresStore::open(place.options()).await.unwrap());
     sqlx::raw_sql("DROP FUNCTION refuse CASCADE").execute(&mut raw).await.unwrap();
-    let expired = async {
-        while !matches!(store.job(late.id).await.unwrap().unwrap().state, State::Finished(_)) {
-            store.check().await.unwrap();
-        }
+    let expired = async || {
+        store.check().await.unwrap();
+        matches!(store.job(late.id).await.unwrap().unwrap().state, State::Finished(_)).then_some(())
     };
-    tokio::time::timeout(PATIENCE, expired).await.expect("its time to be over");
+    until("its time is over", expired).await;
     store.close().await;
 }
 
@@ -117,19 +112,14 @@ async fn what_is_not_cleaned_up_and_a_transaction_that_is_left_open_are_seen() {
     let mut left_open = place.raw().await;
     sqlx::query("BEGIN").execute(&mut left_open).await.unwrap();
     sqlx::query("SELECT count(*) FROM work").execute(&mut left_open).await.unwrap();
-    let seen = async {
-        loop {
-            let bloat = store.bloat().await.unwrap().unwrap();
-            // Sessions tell what they did now and then.
-            let counted = bloat.tables.iter().any(|table| table.name == "work" && table.live >= 100);
-            if counted && bloat.oldest_transaction.is_some_and(|age| age >= Duration::from_millis(100)) {
-                return bloat;
-            }
-            store.check().await.unwrap();
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+    let seen = async || {
+        // Sessions tell what they did now and then.
+        store.check().await.unwrap();
+        let bloat = store.bloat().await.unwrap().unwrap();
+        let counted = bloat.tables.iter().any(|table| table.name == "work" && table.live >= 100);
+        (counted && bloat.oldest_transaction.is_some_and(|age| age >= Duration::from_millis(100))).then_some(bloat)
     };
-    let bloat = tokio::time::timeout(PATIENCE, seen).await.expect("the database to tell");
+    let bloat = until("the database tells", seen).await;
     let names: Vec<_> = bloat.tables.iter().map(|table| table.name.as_str()).collect();
     assert_eq!(names, ["events", "jobs", "results", "shared", "work"]);
 }

@@ -14,7 +14,7 @@ use trine::webhook::{DeliveryAttempt, Verdict};
 
 use super::revoked;
 use crate::postgres::Schema;
-use crate::{PATIENCE, Place as _, claim_one, end_one, io_job, settle, succeeded};
+use crate::{PATIENCE, Place as _, claim_one, end_one, io_job, settle, succeeded, until};
 
 crate::on_postgres!(
     what_ran_on_a_node_that_is_gone_runs_elsewhere_and_its_result_is_refused,
@@ -73,12 +73,9 @@ async fn a_lock_on_all_jobs_takes_no_node_its_leases(place: Schema) {
     sqlx::raw_sql("BEGIN; LOCK TABLE work IN ACCESS EXCLUSIVE MODE").execute(&mut raw).await.unwrap();
     // It goes on to say that it is there, for longer than its lease.
     let text = "SELECT seen_at > now() + $1 * INTERVAL '1 second' FROM nodes";
-    let said = async {
-        while !sqlx::query_scalar::<_, bool>(text).bind(2.0 * lease.as_secs_f64()).fetch_one(&mut raw).await.unwrap() {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, said).await.expect("the node to say that it is there");
+    let query = || sqlx::query_scalar::<_, bool>(text).bind(2.0 * lease.as_secs_f64());
+    let said = async || query().fetch_one(&mut raw).await.unwrap().then_some(());
+    until("the node says that it is there", said).await;
     sqlx::raw_sql("ROLLBACK").execute(&mut raw).await.unwrap();
     assert!(matches!(settle(&store, claimed.lease, succeeded()).await.unwrap(), Settled::Ended { .. }));
     // Nothing was to be stopped meanwhile; and now it hears again of what is.
@@ -109,16 +106,8 @@ async fn what_a_node_was_about_to_send_is_sent_by_others_once_it_is_gone(place: 
             expire("goes", &mut place.raw().await).await;
         }
         // As soon as what it ran is taken from it.
-        let taken = async {
-            loop {
-                let due = due(&lives).await;
-                if !due.is_empty() {
-                    break due;
-                }
-                tokio::task::yield_now().await;
-            }
-        };
-        assert_eq!(tokio::time::timeout(PATIENCE, taken).await.expect("the message"), [job.id]);
+        let taken = async || Some(due(&lives).await).filter(|due| !due.is_empty());
+        assert_eq!(until("the message is due", taken).await, [job.id]);
         let read = lives.deliveries(DeliveryFilter::default(), None, 1).await.unwrap().remove(0);
         let attempt = DeliveryAttempt { at: Timestamp::now(), took_us: 1, status: Some(200), error: None };
         lives.note_delivery(&read, attempt, Verdict::Delivered).await.unwrap();
@@ -213,12 +202,7 @@ async fn a_node_that_cannot_say_that_it_is_there_stops_what_it_runs_in_time(plac
     assert!(matches!(store.check().await, Err(StoreError::Silent(why)) if why.contains("could not say")));
     store.accept(vec![io_job()]).await.unwrap_err();
     sqlx::query("ALTER TABLE nodes_away RENAME TO nodes").execute(&mut place.raw().await).await.unwrap();
-    let back = async {
-        while store.check().await.is_err() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, back).await.expect("it to be there again");
+    until("it is there again", async || store.check().await.ok()).await;
     // What it gave up, it hands back.
     settle(&store, lease, Settlement::Release { begun: true }).await.unwrap();
     assert_eq!(claim_one(&store).await.lease.id, lease.id);
@@ -267,12 +251,8 @@ async fn requests_that_hang_take_no_node_its_leases() {
     // For longer than its lease is, it says that it is there.
     let text = "SELECT count(*) > 0 FROM nodes WHERE name = 'busy' AND seen_at > $1::TIMESTAMPTZ + INTERVAL '6.5 seconds'";
     let began: String = sqlx::query_scalar("SELECT clock_timestamp()::TEXT").fetch_one(&mut looking).await.unwrap();
-    let seen = async {
-        while !sqlx::query_scalar::<_, bool>(text).bind(&began).fetch_one(&mut looking).await.unwrap() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, seen).await.expect("the node to be heard of");
+    let query = || sqlx::query_scalar::<_, bool>(text).bind(&began);
+    until("the node is heard of", async || query().fetch_one(&mut looking).await.unwrap().then_some(())).await;
     locked.rollback().await.unwrap();
     for read in reads {
         read.await.unwrap().unwrap();
@@ -285,12 +265,7 @@ async fn a_node_is_drained_from_another_one_and_stays_so_if_it_loses_its_place()
     let place = Schema::new();
     let (asked, drained) = (place.node("asked").await, place.node("drained").await);
     assert!(asked.set_draining("drained", true).await.unwrap());
-    let hears = async |draining| {
-        while drained.is_draining() != draining {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, hears(true)).await.expect("it to hear of it");
+    until("it hears of it", async || drained.is_draining().then_some(())).await;
     let nodes = asked.nodes().await.unwrap();
     let seen: Vec<_> = nodes.iter().map(|node| (node.name.as_str(), node.is_this, node.is_draining)).collect();
     assert_eq!(seen, [("asked", true, false), ("drained", false, true)]);

@@ -12,7 +12,7 @@ use trine::store::postgres::{PostgresOptions, PostgresStore};
 use crate::postgres::Schema;
 use crate::proxy::Proxy;
 use crate::server::Postgres;
-use crate::{PATIENCE, io_job};
+use crate::{io_job, until};
 
 /// An address of this machine that no other test program has.
 fn address() -> Ipv4Addr {
@@ -45,7 +45,6 @@ async fn a_node_that_does_not_take_what_it_claims_holds_up_no_other_for_long() {
     }
     let claim = tokio::spawn(async move { still.claim(Queue::Async, 40).await });
     proxy.happened().await;
-    let accepted = async { while here.accept(vec![io_job()]).await.is_err() {} };
-    tokio::time::timeout(PATIENCE, accepted).await.expect("the lock to come free");
+    until("the lock comes free", async || here.accept(vec![io_job()]).await.ok()).await;
     claim.abort();
 }
