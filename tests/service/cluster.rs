@@ -135,19 +135,20 @@ async fn until_lost(to: &Server, other: &Server, lose: impl AsyncFn(), find: imp
         }
         lose().await;
         let began = Instant::now();
-        loop {
+        // None if others were quicker to claim them.
+        let lost = async || {
             let mut ended = 0;
             for id in &ids {
                 let job = other.get(&format!("/jobs/{id}")).await;
                 if job["attempt"].as_u64() >= Some(2) {
-                    return began.elapsed();
+                    return Some(Some(began.elapsed()));
                 }
                 ended += usize::from(job["state"] == "succeeded");
             }
-            if ended == ids.len() {
-                // Others were quicker to claim them.
-                break;
-            }
+            (ended == ids.len()).then_some(None)
+        };
+        if let Some(after) = until("the jobs end or run again", lost).await {
+            return after;
         }
         find().await;
     }

@@ -242,12 +242,15 @@ async fn drained_under_load_it_loses_nothing_and_nothing_fails() {
         server.signal(Signal::SIGTERM);
         let ready = || server.client.get(format!("{}/readyz", server.url)).send();
         // It says so as long as it answers, which on a busy machine may be over before it is asked again.
-        let status = loop {
-            match ready().await.map(|answer| answer.status()) {
-                Ok(status) if status == 200 => {}
-                other => break other,
+        let turned_away = async {
+            loop {
+                match ready().await.map(|answer| answer.status()) {
+                    Ok(status) if status == 200 => {}
+                    other => break other,
+                }
             }
         };
+        let status = tokio::time::timeout(PATIENCE, turned_away).await.expect("it to be not ready");
         assert!(status.as_ref().map_or_else(reqwest::Error::is_connect, |status| *status == 503), "round {round}: {status:?}");
         told_so += usize::from(status.is_ok());
         turned.push(told.elapsed());

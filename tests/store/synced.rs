@@ -59,18 +59,20 @@ impl Database {
     async fn hold(&mut self) -> JoinHandle<()> {
         self.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'").await;
         self.execute("SELECT pg_reload_conf()").await;
-        loop {
+        let held = async || {
             let mut other = PgConnection::connect(&self.url).await.unwrap();
             let commit = tokio::spawn(async move {
                 sqlx::raw_sql("SELECT pg_logical_emit_message(true, '', '')").execute(&mut other).await.unwrap();
             });
             while !commit.is_finished() {
                 if self.waiting().await > 0 {
-                    return commit;
+                    return Some(commit);
                 }
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
-        }
+            None
+        };
+        until("a commit waits", held).await
     }
 
     async fn let_go(&mut self) {
