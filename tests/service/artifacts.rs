@@ -143,8 +143,8 @@ async fn what_another_job_does_to_their_host_is_nothing_to_files_that_were_left(
     for _ in 0..3 {
         let first = server.submit(&leaves).await;
         let second = server.submit(&holds).await;
-        server.until(&second, |job| !job["finished_at"].is_null()).await;
-        let job = server.until(&first, |job| !job["finished_at"].is_null()).await;
+        server.until_ended(&second).await;
+        let job = server.until_ended(&first).await;
         // Either it had not ended when its host was, or all of its files are there.
         if job["state"] == "succeeded" {
             let list = server.get(&format!("/jobs/{first}/artifacts")).await;

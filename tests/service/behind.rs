@@ -168,7 +168,7 @@ async fn a_crash_costs_only_the_call_that_was_being_made() {
         let ids = batch(&server, &calls).await;
         assert_eq!(server.until_state(&ids[1], "lost").await["losses"], 0);
         for id in [&ids[0], &ids[2], &ids[3]] {
-            let job = server.until(id, |job| job["finished_at"].is_string()).await;
+            let job = server.until_ended(id).await;
             assert_eq!((&job["state"], &job["attempt"], &job["losses"]), (&json!("succeeded"), &json!(1), &json!(0)), "{job}");
         }
     }

@@ -153,7 +153,7 @@ async fn secrets_are_in_no_log_no_metric_and_no_error() {
         let (status, text) = ask(&server, Method::POST, "/jobs?", &job.to_string(), &headers).await;
         assert_eq!(status, 202, "{text}");
         let id = serde_json::from_str::<Value>(&text).unwrap()["id"].as_str().unwrap().to_owned();
-        let ended = server.until(&id, |job| !job["finished_at"].is_null()).await;
+        let ended = server.until_ended(&id).await;
         // The path is what the job is about, and its error is for who gave it.
         if ended["workload"]["type"] != "file" {
             heard.add("the error of a job", &ended["error"].to_string());

@@ -264,7 +264,7 @@ async fn what_a_server_gives_up_runs_again_and_does_not_end_as_cancelled() {
     cluster.networks[0].cut();
     until_said(cluster.folder(0), "has not been reached for too long").await;
     cluster.networks[0].mend();
-    let job = server.until(&id, |job| job["finished_at"].is_string()).await;
+    let job = server.until_ended(&id).await;
     assert_eq!(job["state"], "succeeded", "{job}");
 }
 

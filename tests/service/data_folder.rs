@@ -173,7 +173,7 @@ async fn a_start_that_fails_costs_no_job_an_attempt() {
     std::fs::write(&secret, good).unwrap();
     let server = Server::start(folder.path(), &[]).await;
     for id in ids {
-        let job = server.until(&id, |job| job["finished_at"].is_string()).await;
+        let job = server.until_ended(&id).await;
         assert_eq!((&job["state"], &job["attempt"], &job["losses"]), (&json!("succeeded"), &json!(1), &json!(0)), "{job}");
     }
 }

@@ -65,7 +65,7 @@ async fn without_file_descriptors_it_says_so_and_goes_on_when_there_are_some() {
     }
     // Then all is as it was: every job has ended, and the next ones find what they need.
     for id in &ids {
-        server.until(id, |job| !job["finished_at"].is_null()).await;
+        server.until_ended(id).await;
     }
     server.until_ready(true).await;
     assert_eq!(client().get(format!("{}/readyz", server.url)).send().await.unwrap().status(), 200);

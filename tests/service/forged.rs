@@ -23,11 +23,6 @@ fn forging(body: &str) -> Value {
     json!({ "bound": "cpu", "executor": "processes", "workload": workload, "retry": { "attempts": 1 } })
 }
 
-async fn run(server: &Server, submission: &Value) -> Value {
-    let id = server.submit(submission).await;
-    server.until(&id, |job| job["finished_at"].is_string()).await
-}
-
 /// It begins once more each time, with a new deadline.
 const AGAIN: &str = "time.sleep(0.1); say('{\"returned\": {\"id\": ID}}'); time.sleep(0.05)";
 
@@ -44,15 +39,15 @@ async fn a_job_does_not_begin_again_by_giving_itself_back() {
     };
     let (short, again) = (call("time.sleep(0.001)"), call(AGAIN));
     // From here on, a process is there.
-    run(&server, &forging("pass")).await;
-    let job = run(&server, &again).await;
+    server.ended(&forging("pass")).await;
+    let job = server.ended(&again).await;
     assert_eq!(job["error"]["kind"], "lost", "{job}");
     // Behind short ones it may be given back, once.
     let calls: Vec<_> = (0..40).map(|n| if n == 30 { &again } else { &short }).collect();
     let answer = server.client.post(format!("{}/jobs/batch", server.url)).json(&calls).send().await.unwrap();
     let answer: Value = answer.json().await.unwrap();
     for (n, item) in answer["items"].as_array().unwrap().iter().enumerate() {
-        let job = server.until(item["id"].as_str().unwrap(), |job| job["finished_at"].is_string()).await;
+        let job = server.until_ended(item["id"].as_str().unwrap()).await;
         assert!(n != 30 || ["lost", "timeout"].map(Value::from).contains(&job["error"]["kind"]), "{job}");
     }
 }
@@ -76,13 +71,13 @@ async fn what_a_job_says_in_its_hosts_place_is_bounded_as_what_a_host_says() {
             &format!("E: {}", "x".repeat((1 << 14) - 3)),
         ),
     ] {
-        let job = run(&server, &forging(body)).await;
+        let job = server.ended(&forging(body)).await;
         assert_eq!(job["error"]["message"], message, "{body}");
     }
     let measured = r#"{"began_ns": 1, "started_at_us": -1, "wall_us": 9223372036854775808, "cpu_user_us": 1, "cpu_system_us": 1,
                        "ctx_voluntary": 1, "ctx_involuntary": 1}"#;
     let figures = format!("say('''{{\"done\": {{\"id\": ID, \"output\": 1, \"measured\": {measured}}}}}''')");
-    let job = run(&server, &forging(&figures)).await;
+    let job = server.ended(&forging(&figures)).await;
     assert_eq!((&job["output"], &job["timing"]), (&json!(1), &Value::Null), "{job}");
 }
 
@@ -91,7 +86,7 @@ async fn what_a_job_writes_as_its_process_dies_is_in_its_error_and_not_in_the_lo
     let folder = folder();
     let server = Server::start(folder.path(), &[("TRINE_LOG", "trace")]).await;
     // Where its host says why it crashed.
-    let job = run(&server, &forging("os.write(101, b'my ' + b'secret'); os.abort()")).await;
+    let job = server.ended(&forging("os.write(101, b'my ' + b'secret'); os.abort()")).await;
     assert!(job["error"]["message"].as_str().unwrap().contains("its last words: my secret"), "{job}");
     until_said(folder.path(), "a Python host has ended by itself").await;
     drop(server);

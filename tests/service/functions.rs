@@ -32,13 +32,8 @@ pub(crate) fn call(name: &str, args: &Value) -> Value {
     json!({ "workload": { "type": "function", "name": name, "args": args } })
 }
 
-async fn run(server: &Server, submission: &Value) -> Value {
-    let id = server.submit(submission).await;
-    server.until(&id, |job| job["finished_at"].is_string()).await
-}
-
 pub(crate) async fn output(server: &Server, submission: &Value) -> Value {
-    let job = run(server, submission).await;
+    let job = server.ended(submission).await;
     assert_eq!(job["state"], "succeeded", "{job}");
     job["output"].clone()
 }
@@ -134,17 +129,17 @@ async fn what_is_declared_holds_unless_the_job_says_otherwise() {
     let folder = folder();
     let server = Server::start(folder.path(), &[]).await;
     deploy(&server, "waits?bound=io", SOURCE, "async def main(): pass\n").await;
-    let job = run(&server, &call("waits", &json!([]))).await;
+    let job = server.ended(&call("waits", &json!([]))).await;
     assert_eq!((&job["bound"], &job["route"]["rule"]), (&json!("io"), &json!("io_async")), "{job}");
     deploy(&server, "waits?bound=cpu&executor=threads&deadline_ms=5000", SOURCE, "def main(): pass\n").await;
-    let job = run(&server, &call("waits", &json!([]))).await;
+    let job = server.ended(&call("waits", &json!([]))).await;
     let declared = (&job["bound"], &job["route"]["executor"], &job["deadline_ms"]);
     assert_eq!(declared, (&json!("cpu"), &json!("threads"), &json!(5000)), "{job}");
     let mut submission = call("waits", &json!([]));
     for (field, value) in [("bound", json!("io")), ("executor", json!("processes")), ("deadline_ms", json!(7000))] {
         submission[field] = value;
     }
-    let job = run(&server, &submission).await;
+    let job = server.ended(&submission).await;
     let said = (&job["bound"], &job["route"]["executor"], &job["deadline_ms"]);
     assert_eq!(said, (&json!("io"), &json!("processes"), &json!(7000)), "{job}");
     let route = server.get(&format!("/jobs/{}/route", job["id"].as_str().unwrap())).await;
@@ -257,7 +252,7 @@ def main():
     deploy(&server, "deaf?bound=cpu&executor=processes&cpu_ms=50", SOURCE, deaf).await;
     deploy(&server, "next?bound=cpu&executor=processes", SOURCE, "def main():\n    return 7\n").await;
     let deaf = server.submit(&call("deaf", &json!([]))).await;
-    let next = run(&server, &call("next", &json!([]))).await;
+    let next = server.ended(&call("next", &json!([]))).await;
     assert_eq!((&next["output"], &next["losses"]), (&json!(7), &json!(0)), "{next}");
     let deaf = server.until_state(&deaf, "failed").await;
     assert!(deaf["error"]["message"].as_str().unwrap().contains("50 ms"), "{deaf}");
@@ -346,7 +341,7 @@ async fn a_call_that_does_not_hear_of_its_cpu_time_is_killed() {
                      threads = [threading.Thread(target=spin) for _ in range(2)]\n    [each.start() for each in threads]\n    [each.join() for each in threads]\n";
     for (name, source) in [("ignores", ignores), ("elsewhere", elsewhere)] {
         deploy(&server, &format!("{name}?bound=cpu&executor=processes&cpu_ms=100"), SOURCE, source).await;
-        let job = run(&server, &call(name, &json!([]))).await;
+        let job = server.ended(&call(name, &json!([]))).await;
         assert_eq!(
             (&job["state"], &job["error"]["kind"], &job["attempt"]),
             (&json!("failed"), &json!("error"), &json!(1)),

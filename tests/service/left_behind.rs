@@ -13,7 +13,7 @@ fn python(executor: &str, source: &str) -> Value {
 async fn go_on(server: &Server, executor: &str, source: &str) {
     let ids = join_all((0..20).map(|_| async { server.submit(&python(executor, source)).await })).await;
     for id in ids {
-        let job = server.until(&id, |job| job["finished_at"].is_string()).await;
+        let job = server.until_ended(&id).await;
         assert_eq!(job["state"], "succeeded", "{executor}: {job}");
     }
 }

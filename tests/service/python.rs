@@ -12,11 +12,6 @@ fn python(executor: &str, source: &str, args: &Value) -> Value {
     json!({ "bound": "cpu", "executor": executor, "workload": { "type": "python", "source": source, "args": args } })
 }
 
-async fn run(server: &Server, submission: &Value) -> Value {
-    let id = server.submit(submission).await;
-    server.until(&id, |job| job["finished_at"].is_string()).await
-}
-
 #[tokio::test]
 async fn a_function_gives_the_same_on_every_model_and_is_measured_there() {
     let folder = folder();
@@ -33,7 +28,7 @@ def main(n, scale=1):
     for model in MODELS {
         let mut submission = python(model, source, &json!([10]));
         submission["workload"]["kwargs"] = json!({ "scale": 2 });
-        let job = run(&server, &submission).await;
+        let job = server.ended(&submission).await;
         assert_eq!((&job["state"], &job["output"]), (&json!("succeeded"), &json!({ "sum": 90, "at_home": true })), "{job}");
         let timing = &job["timing"];
         let cpu = timing["cpu_user_us"].as_u64().unwrap() + timing["cpu_system_us"].as_u64().unwrap();
@@ -55,7 +50,7 @@ async fn the_route_follows_the_form_and_the_lock() {
         ("io", "def main(): pass", ("threads", "io_blocking")),
         ("cpu", "def main(): pass", computing),
     ] {
-        let job = run(&server, &json!({ "bound": bound, "workload": { "type": "python", "source": source } })).await;
+        let job = server.ended(&json!({ "bound": bound, "workload": { "type": "python", "source": source } })).await;
         assert_eq!((&job["route"]["executor"], &job["route"]["rule"]), (&json!(expected.0), &json!(expected.1)), "{job}");
         assert_eq!(job["state"], "succeeded");
     }
@@ -67,7 +62,7 @@ async fn an_exception_is_told_with_its_frames() {
     let server = Server::start(folder.path(), &[]).await;
     let source = "def inner(x):\n    return 1 / x\n\ndef main(x):\n    try:\n        inner(x)\n    except ZeroDivisionError as error:\n        raise ValueError('no') from error\n";
     for model in MODELS {
-        let job = run(&server, &python(model, source, &json!([0]))).await;
+        let job = server.ended(&python(model, source, &json!([0]))).await;
         let error = &job["error"];
         assert_eq!((&error["kind"], &error["message"]), (&json!("error"), &json!("ValueError: no")), "{job}");
         assert_eq!(
@@ -86,10 +81,10 @@ async fn a_process_that_keeps_much_memory_is_replaced() {
     let settings = [("TRINE_PYTHON_PROCESSES", "1"), ("TRINE_PYTHON_MEMORY_BYTES", &*memory)];
     let server = Server::start(folder.path(), &settings).await;
     let source = "import os\nkept = []\ndef main(bytes):\n    kept.append(b'x' * bytes)\n    return os.getpid()\n";
-    let first = run(&server, &python("processes", source, &json!([160 << 20]))).await;
+    let first = server.ended(&python("processes", source, &json!([160 << 20]))).await;
     assert!(first["output"].is_u64(), "{first}");
     for _ in 0..4 {
-        let next = run(&server, &python("processes", source, &json!([1]))).await;
+        let next = server.ended(&python("processes", source, &json!([1]))).await;
         assert!(next["output"].is_u64() && next["output"] != first["output"], "{next}");
     }
 }
@@ -103,9 +98,9 @@ async fn a_host_that_many_jobs_share_may_open_files_for_them() {
         let source = "def main():\n    return len([open('/dev/null') for _ in range(1_000)])\n";
         json!({ "bound": "io", "executor": executor, "workload": { "type": "python", "source": source } })
     };
-    let job = run(&server, &opens("async")).await;
+    let job = server.ended(&opens("async")).await;
     assert_eq!(job["output"], 1_000, "{job}");
-    let job = run(&server, &opens("processes")).await;
+    let job = server.ended(&opens("processes")).await;
     assert!(job["error"]["message"].as_str().unwrap().contains("Too many open files"), "{job}");
 }
 
@@ -149,9 +144,9 @@ async fn a_bad_job_harms_itself_alone() {
         if source.contains("pass") {
             bad["deadline_ms"] = json!(300);
         }
-        let (bad, good) = tokio::join!(run(&server, &bad), async {
+        let (bad, good) = tokio::join!(server.ended(&bad), async {
             let source = "import time\ndef main():\n    time.sleep(0.05)\n    return 7\n";
-            run(&server, &python("processes", source, &json!([]))).await
+            server.ended(&python("processes", source, &json!([]))).await
         });
         let text = bad["error"].to_string();
         assert!(
@@ -189,7 +184,7 @@ async fn a_crash_on_threads_costs_the_jobs_of_that_host_and_says_so() {
     server.until_state(&elsewhere, "running").await;
     let mut crash = python("threads", "import ctypes\ndef main():\n    ctypes.string_at(0)\n", &json!([]));
     crash["retry"] = json!({ "on": [] });
-    let crashed = run(&server, &crash).await;
+    let crashed = server.ended(&crash).await;
     let message = crashed["error"]["message"].as_str().unwrap();
     assert_eq!(crashed["state"], "lost");
     assert!(message.contains("SIGSEGV") && message.contains("shared by all jobs of its kind"), "{message}");
@@ -219,10 +214,10 @@ async fn what_several_jobs_exceed_together_is_a_loss_for_each_and_what_one_does_
         server.until_state(&waiting, "running").await;
         let hoarding = server.submit(&python(model, hoards, &json!([1]))).await;
         for id in [waiting, hoarding] {
-            let job = server.until(&id, |job| job["finished_at"].is_string()).await;
+            let job = server.until_ended(&id).await;
             assert_eq!((&job["output"], &job["losses"]), (&json!("well"), &json!(1)), "{job}");
         }
-        let alone = run(&server, &python(model, hoards, &json!([9]))).await;
+        let alone = server.ended(&python(model, hoards, &json!([9]))).await;
         assert_eq!((&alone["state"], &alone["losses"]), (&json!("failed"), &json!(0)), "{alone}");
         let message = alone["error"]["message"].as_str().unwrap();
         assert!(message.contains("of memory; its limit is") || message.contains("MemoryError"), "{message}");
@@ -239,10 +234,10 @@ async fn a_job_that_goes_on_though_it_was_told_to_stop_costs_the_others_on_its_l
     let stubborn = "import asyncio, os\nasync def main():\n    while True:\n        try:\n            await asyncio.sleep(600)\n        except asyncio.CancelledError:\n            pass\n";
     let mut stubborn = python("async", stubborn, &json!([]));
     stubborn["deadline_ms"] = json!(100);
-    let stubborn = run(&server, &stubborn).await;
+    let stubborn = server.ended(&stubborn).await;
     assert_eq!((&stubborn["state"], &stubborn["error"]["kind"]), (&json!("failed"), &json!("timeout")), "{stubborn}");
     // What comes now has another host.
-    let next = run(&server, &python("async", "import os\ndef main(): return os.getpid()", &json!([]))).await;
+    let next = server.ended(&python("async", "import os\ndef main(): return os.getpid()", &json!([]))).await;
     std::fs::write(go, "").unwrap();
     let other = server.until_state(&other, "succeeded").await;
     assert_eq!((&other["losses"], &other["attempt"]), (&json!(0), &json!(1)), "{other}");
@@ -257,9 +252,9 @@ async fn a_function_that_does_not_listen_is_ended_on_every_model() {
     for model in MODELS {
         let mut submission = python(model, endless, &json!([]));
         submission["deadline_ms"] = json!(100);
-        let job = run(&server, &submission).await;
+        let job = server.ended(&submission).await;
         assert_eq!((&job["state"], &job["error"]["kind"]), (&json!("failed"), &json!("timeout")), "{job}");
-        let next = run(&server, &python(model, "def main(): return 1", &json!([]))).await;
+        let next = server.ended(&python(model, "def main(): return 1", &json!([]))).await;
         assert_eq!(next["output"], 1, "{next}");
     }
 }
@@ -288,14 +283,14 @@ async fn an_interpreter_that_is_gone_shows_only_as_long_as_somebody_wants_it() {
     let interpreters = format!("python3,gone={}", gone.display());
     let server = Server::start(folder.path(), &[("TRINE_PYTHON_INTERPRETERS", &interpreters)]).await;
     // The host of the other one is up from here on.
-    run(&server, &python("async", "def main(): return 1", &json!([]))).await;
+    server.ended(&python("async", "def main(): return 1", &json!([]))).await;
     std::fs::remove_file(&gone).unwrap();
     let mut wanting = python("async", "def main(): pass", &json!([]));
     wanting["workload"]["interpreter"] = json!("gone");
     let id = server.submit(&wanting).await;
     server.until_ready(false).await;
     // Others are served meanwhile.
-    assert_eq!(run(&server, &python("async", "def main(): return 1", &json!([]))).await["output"], 1);
+    assert_eq!(server.ended(&python("async", "def main(): return 1", &json!([]))).await["output"], 1);
     let cancelled = server.client.delete(format!("{}/jobs/{id}", server.url)).send().await.unwrap();
     assert!(cancelled.status().is_success());
     server.until_state(&id, "cancelled").await;
@@ -327,7 +322,7 @@ async fn jobs_of_an_interpreter_that_is_gone_wait_and_keep_no_others_waiting() {
             server.until(id, |job| job["state"] == "scheduled").await;
         }
         for n in 0..5 {
-            assert_eq!(run(&server, &python(executor, "def main(n): return n", &json!([n]))).await["output"], n);
+            assert_eq!(server.ended(&python(executor, "def main(n): return n", &json!([n]))).await["output"], n);
         }
         all.extend(ids);
     }
@@ -345,7 +340,7 @@ async fn threads_start_with_little_memory_and_with_many_of_them() {
         let folder = folder();
         let settings = [("TRINE_PYTHON_MEMORY_BYTES", memory), ("TRINE_PYTHON_THREADS", threads)];
         let server = Server::start(folder.path(), &settings).await;
-        let job = run(&server, &python("threads", "def main(): return 1", &json!([]))).await;
+        let job = server.ended(&python("threads", "def main(): return 1", &json!([]))).await;
         assert_eq!((&job["output"], &job["attempt"]), (&json!(1), &json!(1)), "{memory} bytes, {threads} threads: {job}");
     }
 }
@@ -390,7 +385,7 @@ def main(count):
         (pathlib.Path.home() / str(number)).touch()
 ";
     for model in MODELS {
-        let job = run(&server, &python(model, source, &json!([8_000]))).await;
+        let job = server.ended(&python(model, source, &json!([8_000]))).await;
         assert_eq!(job["state"], "succeeded", "{job}");
     }
     server.signal(Signal::SIGTERM);

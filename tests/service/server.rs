@@ -136,7 +136,12 @@ impl Server {
     /// Submits a job and waits for its end.
     pub(crate) async fn ended(&self, submission: &Value) -> Value {
         let id = self.submit(submission).await;
-        self.until(&id, |job| !job["finished_at"].is_null()).await
+        self.until_ended(&id).await
+    }
+
+    /// The job once it has ended, however that was.
+    pub(crate) async fn until_ended(&self, id: &str) -> Value {
+        self.until(id, |job| job["finished_at"].is_string()).await
     }
 
     /// The job once `good` says so.
