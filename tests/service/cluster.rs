@@ -446,7 +446,7 @@ async fn a_server_whose_name_another_one_has_says_so_until_that_is_gone() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_is_told_to_stop_is_seen_to_drain() {
     let cluster = Cluster::of(2).await;
-    let (mut ends, other) = (cluster.start_with(0, &[("TRINE_NODE", "ends")]).await, cluster.start(1).await);
+    let (ends, other) = (cluster.start_with(0, &[("TRINE_NODE", "ends")]).await, cluster.start(1).await);
     let mut job = sleep(600_000);
     job["requires"] = json!({ "node": "ends" });
     let id = other.submit(&job).await;
@@ -459,8 +459,7 @@ async fn a_server_that_is_told_to_stop_is_seen_to_drain() {
     };
     until("it drains", drains).await;
     // Hurried, so that what runs is handed back.
-    ends.signal(Signal::SIGTERM);
-    assert!(ends.wait().success());
+    ends.stop();
     assert_eq!(other.get(&format!("/jobs/{id}")).await["state"], "queued");
 }
 

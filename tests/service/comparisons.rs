@@ -82,11 +82,10 @@ async fn one_that_nobody_waits_for_any_more_is_cancelled() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_is_told_to_end_does_not_wait_for_a_comparison() {
     let folder = folder();
-    let mut server = Server::start(folder.path(), &[]).await;
+    let server = Server::start(folder.path(), &[]).await;
     let id = ask(&server, &asks(600_000)).await;
     until_state(&server, &id, "running").await;
-    server.signal(Signal::SIGTERM);
-    assert!(server.wait().success());
+    server.stop();
     let server = Server::start(folder.path(), &[]).await;
     let interrupted = until_state(&server, &id, "failed").await;
     assert!(interrupted["error"].as_str().unwrap().contains("interrupted"), "{interrupted}");
@@ -95,7 +94,7 @@ async fn a_server_that_is_told_to_end_does_not_wait_for_a_comparison() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_that_is_told_to_end_does_not_wait_for_a_job_that_holds_the_event_loop() {
     let folder = folder();
-    let mut server = Server::start(folder.path(), &[("TRINE_GRACE_MS", "50")]).await;
+    let server = Server::start(folder.path(), &[("TRINE_GRACE_MS", "50")]).await;
     let primes = json!({"bound": "cpu", "executor": "async", "workload": {"type": "primes", "below": 2_000_000_000}});
     let holds = server.submit(&primes).await;
     server.until_state(&holds, "running").await;
@@ -116,8 +115,7 @@ async fn one_that_is_told_to_end_does_not_wait_for_a_job_that_holds_the_event_lo
     }
     let id = ask(&server, &on("threads")).await;
     until_state(&server, &id, "running").await;
-    server.signal(Signal::SIGTERM);
-    assert!(server.wait().success());
+    server.stop();
     let server = Server::start(folder.path(), &[]).await;
     until_state(&server, &id, "failed").await;
     let handed_back = server.until_state(&holds, "running").await;

@@ -56,9 +56,8 @@ async fn a_database_that_can_not_be_written_is_named_and_left_as_it_is() {
     };
     let read_only = r#"mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@""#;
     let folder = folder();
-    let mut server = Server::start(folder.path(), &[]).await;
-    server.signal(nix::sys::signal::Signal::SIGTERM);
-    assert!(server.wait().success());
+    let server = Server::start(folder.path(), &[]).await;
+    server.stop();
     let path = database(folder.path());
     let beside = || ["-wal", "-shm"].map(|suffix| Path::new(&format!("{}{suffix}", path.display())).exists());
     assert_eq!(beside(), [false; 2]);
@@ -96,12 +95,11 @@ async fn what_is_in_it_is_for_its_user_alone() {
     let made = trine().args(key).arg(format!("sqlite:{}", database(folder.path()).display())).output().unwrap();
     assert!(made.status.success(), "{made:?}");
     assert_eq!((open_to_others(&data), data.metadata().unwrap().permissions().mode() & 0o777), (vec![], 0o700));
-    let mut server = Server::start(folder.path(), &[("TRINE_KEYS", "off")]).await;
+    let server = Server::start(folder.path(), &[("TRINE_KEYS", "off")]).await;
     let source = "import trine\ndef main():\n    (trine.artifacts() / 'left').write_text('x')\n    return 1\n";
     let python = json!({ "bound": "cpu", "executor": "processes", "workload": { "type": "python", "source": source } });
     assert_eq!(server.ended(&python).await["output"], 1);
-    server.signal(nix::sys::signal::Signal::SIGTERM);
-    assert!(server.wait().success());
+    server.stop();
     assert_eq!(open_to_others(&data), [""; 0]);
     let log = || std::fs::read_to_string(folder.path().join("log")).unwrap();
     assert!(!log().contains("chmod"), "{}", log());
@@ -152,13 +150,12 @@ async fn a_server_whose_files_are_taken_away_takes_nothing_new() {
 #[tokio::test]
 async fn a_start_that_fails_costs_no_job_an_attempt() {
     let folder = folder();
-    let mut server = Server::start(folder.path(), &[]).await;
+    let server = Server::start(folder.path(), &[]).await;
     let mut ids = Vec::new();
     for _ in 0..20 {
         ids.push(server.submit(&json!({"bound": "io", "delay_ms": 3_600_000, "workload": {"type": "sleep", "ms": 1}})).await);
     }
-    server.signal(nix::sys::signal::Signal::SIGTERM);
-    assert!(server.wait().success());
+    server.stop();
     // Their time comes while no server is there.
     let mut raw = SqliteConnection::connect(&format!("sqlite:{}", database(folder.path()).display())).await.unwrap();
     sqlx::query("UPDATE jobs SET due_at = 1").execute(&mut raw).await.unwrap();
@@ -182,10 +179,9 @@ async fn a_start_that_fails_costs_no_job_an_attempt() {
 #[tokio::test]
 async fn all_that_wait_are_cancelled_by_a_clock_that_was_set_back() {
     let folder = folder();
-    let mut server = Server::start(folder.path(), &[]).await;
+    let server = Server::start(folder.path(), &[]).await;
     server.ended(&json!({"bound": "io", "workload": {"type": "sleep", "ms": 1}})).await;
-    server.signal(nix::sys::signal::Signal::SIGTERM);
-    assert!(server.wait().success());
+    server.stop();
     let mut raw = SqliteConnection::connect(&format!("sqlite:{}", database(folder.path()).display())).await.unwrap();
     sqlx::query("UPDATE results SET finished_at = finished_at + 86400000000").execute(&mut raw).await.unwrap();
     raw.close().await.unwrap();

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use sqlx::{Connection, SqliteConnection};
 use tokio::sync::Mutex;
@@ -70,7 +69,7 @@ async fn a_full_disk_refuses_jobs_and_loses_none_and_all_goes_on_when_there_is_r
     std::fs::create_dir(&data).unwrap();
     let mut command = program("unshare");
     command.args(["--mount", "sh", "-c", MOUNT]).arg(&data).arg(trine().get_program());
-    let mut server = Server::start_by(command, "http", client(), folder.path(), &[]).await;
+    let server = Server::start_by(command, "http", client(), folder.path(), &[]).await;
     // The disk as the server sees it.
     let inside = PathBuf::from(format!("/proc/{}/root{}", server.pid(), data.display()));
     let began = Instant::now();
@@ -111,8 +110,7 @@ async fn a_full_disk_refuses_jobs_and_loses_none_and_all_goes_on_when_there_is_r
     let mut raw = raw(&folder.path().join("trine.db")).await;
     let verdict: String = sqlx::query_scalar("PRAGMA integrity_check").fetch_one(&mut raw).await.unwrap();
     assert_eq!(verdict, "ok");
-    server.signal(Signal::SIGTERM);
-    assert_eq!(server.wait().code(), Some(0));
+    server.stop();
     // What happens over and over is told now and then.
     let log = std::fs::read_to_string(folder.path().join("log")).unwrap();
     for words in ["the rollups can't be written", "the profiles can't be written"] {
@@ -124,7 +122,7 @@ async fn a_full_disk_refuses_jobs_and_loses_none_and_all_goes_on_when_there_is_r
 #[tokio::test]
 async fn while_another_program_holds_the_database_writes_are_refused_and_reads_go_on() {
     let folder = folder();
-    let mut server = Server::start(folder.path(), &[]).await;
+    let server = Server::start(folder.path(), &[]).await;
     let id = server.submit(&json!({"bound": "io", "workload": {"type": "sleep", "ms": 0}})).await;
     server.until_state(&id, "succeeded").await;
     let mut other = raw(&database(folder.path())).await;
@@ -154,8 +152,7 @@ async fn while_another_program_holds_the_database_writes_are_refused_and_reads_g
     let job = server.until_state(&id, "failed").await;
     let error = job["error"]["message"].as_str().unwrap_or_default();
     assert!(error.starts_with("what became of this attempt can't be stored: "), "{job}");
-    server.signal(Signal::SIGTERM);
-    assert_eq!(server.wait().code(), Some(0));
+    server.stop();
 
     // A server that can't get at its database says why it does not start.
     sqlx::query("PRAGMA locking_mode = EXCLUSIVE").execute(&mut other).await.unwrap();
@@ -171,7 +168,7 @@ async fn while_another_program_holds_the_database_writes_are_refused_and_reads_g
 #[tokio::test]
 async fn a_damaged_page_is_reported_and_not_served() {
     let folder = folder();
-    let mut server = Server::start(folder.path(), &[]).await;
+    let server = Server::start(folder.path(), &[]).await;
     // A server that starts looks at the latest ten thousand results.
     let noop = json!({"bound": "io", "workload": {"type": "sleep", "ms": 0}});
     let mut ids = Vec::new();
@@ -182,8 +179,7 @@ async fn a_damaged_page_is_reported_and_not_served() {
         ids.extend(answer["items"].as_array().unwrap().iter().map(|job| job["id"].as_str().unwrap().to_owned()));
     }
     until("all jobs end", async || (server.count().await == 12_000).then_some(())).await;
-    server.signal(Signal::SIGTERM);
-    assert_eq!(server.wait().code(), Some(0));
+    server.stop();
     damage(&database(folder.path())).await;
 
     let server = Server::start(folder.path(), &[]).await;

@@ -18,13 +18,12 @@ use crate::server::{PATIENCE, Server, client, folder, program, trine, until, unt
 async fn what_runs_is_finished_and_what_waits_is_kept() {
     let folder = folder();
     let settings = [("TRINE_THREADS_CPU", "1")];
-    let mut server = Server::start(folder.path(), &settings).await;
+    let server = Server::start(folder.path(), &settings).await;
     let primes = json!({"bound": "cpu", "workload": {"type": "primes", "below": 2_000_000}});
     let running = server.submit(&primes).await;
     server.until_state(&running, "running").await;
     let waiting = server.submit(&primes).await;
-    server.signal(Signal::SIGTERM);
-    assert_eq!(server.wait().code(), Some(0));
+    server.stop();
 
     let server = Server::start(folder.path(), &settings).await;
     let done = server.get(&format!("/jobs/{running}")).await;
@@ -36,7 +35,7 @@ async fn what_runs_is_finished_and_what_waits_is_kept() {
 #[tokio::test]
 async fn clients_are_handed_over_before_anything_is_refused() {
     let folder = folder();
-    let mut server = Server::start(folder.path(), &[("TRINE_HANDOVER_MS", "3600000")]).await;
+    let server = Server::start(folder.path(), &[("TRINE_HANDOVER_MS", "3600000")]).await;
     let job = json!({"bound": "io", "workload": {"type": "sleep", "ms": 0}});
     let submit = async || server.client.post(format!("{}/jobs", server.url)).json(&job).send().await.unwrap();
     let before = submit().await;
@@ -49,8 +48,7 @@ async fn clients_are_handed_over_before_anything_is_refused() {
     assert_eq!((after.status().as_u16(), after.headers()["connection"].to_str().unwrap()), (202, "close"));
     let accepted: Value = after.json().await.unwrap();
     server.until_state(accepted["id"].as_str().unwrap(), "succeeded").await;
-    server.signal(Signal::SIGTERM);
-    assert_eq!(server.wait().code(), Some(0));
+    server.stop();
 }
 
 /// Jobs that run for an hour, one on each executor.
@@ -68,13 +66,12 @@ async fn running_on_all(server: &Server) -> Vec<String> {
 #[tokio::test]
 async fn what_does_not_end_in_time_is_handed_back_uncounted() {
     let folder = folder();
-    let mut server = Server::start(folder.path(), &[("TRINE_GRACE_MS", "50")]).await;
+    let server = Server::start(folder.path(), &[("TRINE_GRACE_MS", "50")]).await;
     let ids = running_on_all(&server).await;
     let retry = json!({"on": ["error"]});
     let once = server.submit(&json!({"bound": "io", "workload": {"type": "sleep", "ms": 3_600_000}, "retry": retry})).await;
     server.until_state(&once, "running").await;
-    server.signal(Signal::SIGTERM);
-    assert_eq!(server.wait().code(), Some(0));
+    server.stop();
 
     let server = Server::start(folder.path(), &[]).await;
     // It must not be repeated.
@@ -104,8 +101,7 @@ async fn told_twice_it_does_not_wait_for_the_grace_period() {
     let log = std::fs::read_to_string(folder.path().join("log")).unwrap();
     assert!(!log.contains("did not end within the grace period"), "{log}");
     assert!(answer.contains(" 200 OK") && answer.contains(r#""state":"running""#), "{answer}");
-    server.signal(Signal::SIGTERM);
-    assert_eq!(server.wait().code(), Some(0));
+    server.stop();
 
     let server = Server::start(folder.path(), &[]).await;
     for id in ids {
@@ -117,7 +113,7 @@ async fn told_twice_it_does_not_wait_for_the_grace_period() {
 #[tokio::test]
 async fn what_runs_is_finished_though_all_processes_are_told() {
     let folder = folder();
-    let mut server = Server::start(folder.path(), &[]).await;
+    let server = Server::start(folder.path(), &[]).await;
     let python =
         |executor, source| json!({"bound": "io", "executor": executor, "workload": {"type": "python", "source": source}});
     let source = "import time\ndef main():\n    time.sleep(3)\n";
@@ -141,8 +137,7 @@ async fn what_runs_is_finished_though_all_processes_are_told() {
     for process in descendants(&server) {
         let _ = kill(Pid::from_raw(process), Signal::SIGTERM);
     }
-    server.signal(Signal::SIGTERM);
-    assert_eq!(server.wait().code(), Some(0));
+    server.stop();
 
     let server = Server::start(folder.path(), &[]).await;
     for id in ids {
@@ -167,8 +162,7 @@ async fn a_terminal_that_is_gone_drains_what_is_not_to_outlive_it() {
     assert_eq!((&job["state"], &job["attempt"]), (&json!("succeeded"), &json!(1)), "{job}");
     server.signal(Signal::SIGHUP);
     assert_eq!(server.ended(&json!({"bound": "io", "workload": {"type": "sleep", "ms": 0}})).await["state"], "succeeded");
-    server.signal(Signal::SIGTERM);
-    assert_eq!(server.wait().code(), Some(0));
+    server.stop();
 }
 
 /// Submits jobs for each executor, one by one and in batches, until it is told to stop; goes on with the next server.

@@ -90,8 +90,7 @@ async fn answers_are_bounded_in_size_and_time() {
     let site = site();
     let fetch = async |path: &str, timeout_ms: u64| {
         let workload = json!({ "type": "http", "url": format!("{site}{path}"), "timeout_ms": timeout_ms });
-        let id = server.submit(&json!({ "bound": "io", "workload": workload })).await;
-        server.until_ended(&id).await
+        server.ended(&json!({ "bound": "io", "workload": workload })).await
     };
     let message = |job: &Value| job["error"]["message"].as_str().unwrap_or_else(|| panic!("{job}")).to_owned();
     assert_eq!(fetch("/", 20_000).await["output"]["body"], "ok");

@@ -5,7 +5,6 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use nix::fcntl::{FcntlArg, fcntl};
-use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use serde_json::{Value, json};
 
@@ -21,7 +20,7 @@ async fn a_log_that_nobody_reads_holds_up_nothing() {
     fcntl(&unread, FcntlArg::F_SETPIPE_SZ(4_096)).unwrap();
     let mut command = program("sh");
     command.args(["-c", "exec \"$@\" 2> \"$0\""]).arg(&pipe).arg(trine().get_program());
-    let mut server = Server::start_by(command, "http", client(), folder.path(), &[("TRINE_LOG", "debug")]).await;
+    let server = Server::start_by(command, "http", client(), folder.path(), &[("TRINE_LOG", "debug")]).await;
     // Each of these is worth a line.
     for _ in 0..300 {
         let mut connection = TcpStream::connect(server.url.trim_start_matches("http://")).unwrap();
@@ -33,22 +32,20 @@ async fn a_log_that_nobody_reads_holds_up_nothing() {
         let id = server.submit(&json!({"bound": "io", "workload": {"type": "sleep", "ms": 0}})).await;
         server.until_state(&id, "succeeded").await;
     }
-    server.signal(Signal::SIGTERM);
-    assert_eq!(server.wait().code(), Some(0));
+    server.stop();
     drop(unread);
 }
 
 #[tokio::test]
 async fn a_log_in_json_is_all_there_is_to_read() {
     let folder = folder();
-    let mut server = Server::start(folder.path(), &[("TRINE_LOG_FORMAT", "json")]).await;
-    server.signal(Signal::SIGTERM);
-    assert_eq!(server.wait().code(), Some(0));
+    let server = Server::start(folder.path(), &[("TRINE_LOG_FORMAT", "json")]).await;
+    let where_it_is = format!("listens at {}", server.url);
+    server.stop();
     // Its standard output is there, too.
     let log = std::fs::read_to_string(folder.path().join("log")).unwrap();
     let lines: Vec<Value> =
         log.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line}"))).collect();
-    let where_it_is = format!("listens at {}", server.url);
     assert!(lines.iter().any(|line| line["fields"]["message"].as_str().is_some_and(|text| text.contains(&where_it_is))), "{log}");
     // One that was killed as it shut down would not have said so.
     assert_eq!(lines.last().unwrap()["fields"]["message"], "shut down");

@@ -1,6 +1,5 @@
 //! Python on the three models: what it gives, what it measures, and what it can't do to others.
 
-use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::behind::begun;
@@ -376,7 +375,7 @@ def main(path):
 #[tokio::test]
 async fn what_jobs_have_written_goes_with_their_server() {
     let folder = folder();
-    let mut server = Server::start(folder.path(), &[]).await;
+    let server = Server::start(folder.path(), &[]).await;
     let source = "
 import pathlib
 
@@ -388,8 +387,7 @@ def main(count):
         let job = server.ended(&python(model, source, &json!([8_000]))).await;
         assert_eq!(job["state"], "succeeded", "{job}");
     }
-    server.signal(Signal::SIGTERM);
-    assert!(server.wait().success());
+    server.stop();
     let left = std::fs::read_dir(folder.path().join("data/python/scratch")).unwrap();
     assert_eq!(left.count(), 0);
 }

@@ -114,6 +114,12 @@ impl Server {
         self.child.wait().unwrap()
     }
 
+    /// `SIGTERM`, which it ends well by.
+    pub(crate) fn stop(mut self) {
+        self.signal(Signal::SIGTERM);
+        assert_eq!(self.wait().code(), Some(0));
+    }
+
     /// `kill -9`.
     pub(crate) fn crash(mut self) {
         self.signal(Signal::SIGKILL);

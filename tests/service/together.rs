@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use nix::sys::signal::Signal;
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 
@@ -280,18 +279,14 @@ async fn who_goes_by_what_others_do_not_have_says_so() {
         let log = cluster.log(server);
         ["webhook_secrets", "artifacts"].map(|setting| log.matches(&format!("`{setting}` is not set")).count())
     };
-    let stop = |mut server: Server| {
-        server.signal(Signal::SIGTERM);
-        assert_eq!(server.wait().code(), Some(0));
-    };
-    stop(cluster.start(0).await);
+    cluster.start(0).await.stop();
     assert_eq!(said(0), [0, 0], "it is alone");
     let _other = cluster.start(0).await;
-    stop(cluster.start(1).await);
+    cluster.start(1).await.stop();
     assert_eq!(said(1), [1, 1]);
     let place = folder();
     let shared = [("TRINE_WEBHOOK_SECRETS", SECRET), ("TRINE_ARTIFACTS", place.path().to_str().unwrap())];
-    stop(cluster.start_with(1, &shared).await);
+    cluster.start_with(1, &shared).await.stop();
     assert_eq!(said(1), [1, 1]);
 }
 

@@ -12,9 +12,8 @@ use crate::server::{PATIENCE, Server, database, folder, trine, until};
 #[tokio::test]
 async fn a_database_of_a_newer_version_is_refused_and_left_alone() {
     let folder = folder();
-    let mut server = Server::start(folder.path(), &[]).await;
-    server.signal(nix::sys::signal::Signal::SIGTERM);
-    server.wait();
+    let server = Server::start(folder.path(), &[]).await;
+    server.stop();
     let path = database(folder.path());
     let mut raw = SqliteConnection::connect(&format!("sqlite:{}", path.display())).await.unwrap();
     let text = "INSERT INTO _sqlx_migrations VALUES (9999, 'from the future', CURRENT_TIMESTAMP, true, x'00', 0)";
@@ -57,15 +56,14 @@ async fn number(raw: &mut PgConnection, text: &'static str) -> i64 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn servers_go_on_while_a_newer_version_comes_and_one_of_them_starts_anew() {
     let cluster = Cluster::of(3).await;
-    let (stays, mut goes) = (cluster.start(0).await, cluster.start(1).await);
+    let (stays, goes) = (cluster.start(0).await, cluster.start(1).await);
     let mut raw = cluster.raw().await;
     let (load, mut clients) = Load::start(&stays.url, &[1, 20]);
     load.reach(200).await;
     raw.execute(NEWER).await.unwrap();
     load.reach(400).await;
     // One that starts again in the middle of it, or goes back.
-    goes.signal(nix::sys::signal::Signal::SIGTERM);
-    assert!(goes.wait().success());
+    goes.stop();
     let comes = cluster.start(2).await;
     let here = load.accepted.lock().await.len();
     load.reach(here + 200).await;
@@ -86,9 +84,8 @@ async fn servers_go_on_while_a_newer_version_comes_and_one_of_them_starts_anew()
         (versions == expected).then_some(())
     };
     until("the nodes are seen that are there, and no other", seen).await;
-    for mut server in [stays, comes] {
-        server.signal(nix::sys::signal::Signal::SIGTERM);
-        assert!(server.wait().success());
+    for server in [stays, comes] {
+        server.stop();
     }
     let added: String =
         sqlx::query_scalar("SELECT state::JSON -> 'added' ->> 'by' FROM shared").fetch_one(&mut raw).await.unwrap();

@@ -9,7 +9,6 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use standardwebhooks::Webhook;
 use tokio::net::TcpListener;
@@ -187,7 +186,7 @@ async fn what_fails_hangs_or_redirects_is_tried_again_with_the_same_id() {
 #[tokio::test]
 async fn what_is_given_up_can_be_delivered_again_and_what_is_gone_is_left() {
     let folder = folder();
-    let mut server = Server::start(folder.path(), &QUICK).await;
+    let server = Server::start(folder.path(), &QUICK).await;
     let (receiver, url) = Receiver::start(&[Answer::Status(503); 5]).await;
     let id = server.submit(&sleep(&url)).await;
     let failed = delivery(&server, &id, "failed").await;
@@ -215,8 +214,7 @@ async fn what_is_given_up_can_be_delivered_again_and_what_is_gone_is_left() {
     let shown = String::from_utf8(shown.stdout).unwrap();
     assert!(shown.contains("gone") && shown.contains("410") && shown.contains(message), "{shown}");
 
-    server.signal(Signal::SIGTERM);
-    assert_eq!(server.wait().code(), Some(0));
+    server.stop();
     let log = std::fs::read_to_string(folder.path().join("log")).unwrap();
     let told: Vec<&str> = log.lines().filter(|line| line.contains("it is given up")).collect();
     assert!(told.len() == 1 && told[0].contains(message) && told[0].contains("status=503"), "{log}");
@@ -301,15 +299,14 @@ async fn a_server_without_a_secret_makes_one_and_keeps_it() {
 async fn a_message_on_its_way_and_a_job_that_runs_are_waited_for_at_the_same_time() {
     let folder = folder();
     let settings = [&QUICK[..], &[("TRINE_GRACE_MS", "5000")]].concat();
-    let mut server = Server::start(folder.path(), &settings).await;
+    let server = Server::start(folder.path(), &settings).await;
     let (receiver, url) = Receiver::start(&[Answer::Never]).await;
     server.submit(&sleep(&url)).await;
     receiver.messages(1).await;
     let running = server.submit(&json!({"bound": "io", "workload": {"type": "sleep", "ms": 600_000}})).await;
     server.until_state(&running, "running").await;
     let begin = std::time::Instant::now();
-    server.signal(nix::sys::signal::Signal::SIGTERM);
-    assert!(server.wait().success());
+    server.stop();
     // One after the other, it is five seconds for each.
     assert!(begin.elapsed() < std::time::Duration::from_secs(9), "{:?}", begin.elapsed());
 }
