@@ -50,17 +50,11 @@ fn call(entrypoint: &str, args: &Value) -> Value {
 /// A server with so many processes, whose calls have been so short that the next ones are claimed ahead.
 async fn server(folder: &tempfile::TempDir, processes: &str) -> Server {
     let server = Server::start(folder.path(), &[("TRINE_PYTHON_PROCESSES", processes)]).await;
-    let ids = batch(&server, &[(); 60].map(|()| call("short", &json!([])))).await;
+    let ids = server.submit_all(&[(); 60].map(|()| call("short", &json!([])))).await;
     for id in ids {
         server.until_state(&id, "succeeded").await;
     }
     server
-}
-
-async fn batch(server: &Server, calls: &[Value]) -> Vec<String> {
-    let answer = server.client.post(format!("{}/jobs/batch", server.url)).json(calls).send().await.unwrap();
-    let answer: Value = answer.json().await.unwrap();
-    answer["items"].as_array().unwrap().iter().map(|item| item["id"].as_str().unwrap().to_owned()).collect()
 }
 
 /// Waits until one of these calls of `until` has begun: which, and the file that lets it end.
@@ -84,7 +78,7 @@ async fn what_stands_behind_a_call_that_takes_long_is_made_by_another_process() 
     for round in 0..5 {
         let mut calls = vec![call("until", &json!([round]))];
         calls.extend((0..20).map(|n| call("short", &json!([n]))));
-        let ids = batch(&server, &calls).await;
+        let ids = server.submit_all(&calls).await;
         for (n, id) in ids[1..].iter().enumerate() {
             let job = server.until_state(id, "succeeded").await;
             assert_eq!((&job["output"], &job["attempt"], &job["losses"]), (&json!(n), &json!(1), &json!(0)), "{job}");
@@ -100,7 +94,7 @@ async fn what_stands_behind_calls_that_take_long_waits_again() {
     let server = server(&folder, "1").await;
     let mut calls = vec![call("until", &json!([0]))];
     calls.extend((1..6).map(|n| call("short", &json!([n]))));
-    let ids = batch(&server, &calls).await;
+    let ids = server.submit_all(&calls).await;
     let (_, file) = begun(&server, &ids[..1]).await;
     for id in &ids[1..] {
         server.until(id, |job| job["state"] == "queued" || job["state"] == "succeeded").await;
@@ -122,7 +116,7 @@ async fn of_calls_that_are_claimed_together_the_most_urgent_comes_first() {
     };
     for round in 0..5 {
         let calls = [with_priority("until", -100), with_priority("short", 100), with_priority("short", 99)];
-        let ids = batch(&server, &calls).await;
+        let ids = server.submit_all(&calls).await;
         for id in &ids[1..] {
             server.until_state(id, "succeeded").await;
         }
@@ -138,12 +132,12 @@ async fn what_was_claimed_ahead_of_a_thread_waits_again_if_that_takes_long() {
     let folder = folder();
     let server = Server::start(folder.path(), &[("TRINE_THREADS_CPU", "1")]).await;
     let primes = |below: u64| json!({ "bound": "cpu", "workload": { "type": "primes", "below": below } });
-    for id in batch(&server, &[(); 60].map(|()| primes(1_000))).await {
+    for id in server.submit_all(&[(); 60].map(|()| primes(1_000))).await {
         server.until_state(&id, "succeeded").await;
     }
     let mut expires = primes(1_000);
     expires["expires_at"] = json!((jiff::Timestamp::now() + jiff::SignedDuration::from_secs(1)).to_string());
-    let ids = batch(&server, &[primes(1_000_000_000), primes(1_000), expires]).await;
+    let ids = server.submit_all(&[primes(1_000_000_000), primes(1_000), expires]).await;
     // It stands in the line, or waits already.
     server.until(&ids[1], |job| job["state"] == "queued").await;
     assert_eq!(server.until_state(&ids[2], "failed").await["error"]["kind"], "expired");
@@ -165,7 +159,7 @@ async fn a_crash_costs_only_the_call_that_was_being_made() {
         };
         let calls =
             [once("short", json!([0])), once("crashes", json!([round])), once("short", json!([1])), once("short", json!([2]))];
-        let ids = batch(&server, &calls).await;
+        let ids = server.submit_all(&calls).await;
         assert_eq!(server.until_state(&ids[1], "lost").await["losses"], 0);
         for id in [&ids[0], &ids[2], &ids[3]] {
             let job = server.until_ended(id).await;
@@ -179,7 +173,7 @@ async fn one_that_is_cancelled_behind_another_never_begins_and_the_other_goes_on
     let folder = folder();
     let server = server(&folder, "1").await;
     for round in 0..3 {
-        let ids = batch(&server, &[call("until", &json!([round])), call("until", &json!([round]))]).await;
+        let ids = server.submit_all(&[call("until", &json!([round])), call("until", &json!([round]))]).await;
         let (first, go) = begun(&server, &ids).await;
         let (first, other) = (&ids[first], &ids[1 - first]);
         let asked = server.client.delete(format!("{}/jobs/{other}", server.url)).send().await.unwrap();
@@ -199,7 +193,7 @@ async fn a_deadline_counts_from_the_turn_of_its_call() {
     let server = server(&folder, "1").await;
     let mut calls = [call("holds", &json!([2])), call("short", &json!([1])), call("holds", &json!([600]))];
     (calls[1]["deadline_ms"], calls[2]["deadline_ms"]) = (json!(1_000), json!(1_000));
-    let ids = batch(&server, &calls).await;
+    let ids = server.submit_all(&calls).await;
     for (id, state) in ids.iter().zip(["succeeded", "succeeded", "failed"]) {
         server.until_state(id, state).await;
     }
@@ -211,7 +205,7 @@ async fn what_a_call_leaves_in_its_process_is_met_by_none_that_stood_behind_it()
     let folder = folder();
     let server = server(&folder, "1").await;
     for leaves in ["leaves_a_thread", "leaves_a_file"] {
-        let ids = batch(&server, &[call(leaves, &json!([])), call("meddles", &json!([])), call("meddles", &json!([]))]).await;
+        let ids = server.submit_all(&[call(leaves, &json!([])), call("meddles", &json!([])), call("meddles", &json!([]))]).await;
         server.until_state(&ids[0], "succeeded").await;
         for id in &ids[1..] {
             // Two threads are the host's own.

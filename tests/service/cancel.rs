@@ -49,10 +49,9 @@ fn is_run(argument: &str) -> bool {
 async fn until_warm(server: &Server) {
     const KEPT: [&str; 4] = ["processes", "python-async", "python-threads", "python-processes"];
     let warm = async || {
-        let executors = server.get("/executors").await;
-        let all = executors["items"].as_array().unwrap().iter().flat_map(|executor| executor["queues"].as_array().unwrap());
-        let kept: Vec<_> = all.filter(|queue| KEPT.contains(&queue["name"].as_str().unwrap())).collect();
-        assert_eq!(kept.len(), KEPT.len(), "{executors}");
+        let mut kept = server.queues().await;
+        kept.retain(|queue| KEPT.contains(&queue["name"].as_str().unwrap()));
+        assert_eq!(kept.len(), KEPT.len(), "{kept:?}");
         kept.iter().all(|queue| !queue["workers"].as_array().unwrap().is_empty()).then_some(())
     };
     until("processes are warm", warm).await;

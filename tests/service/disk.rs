@@ -173,10 +173,7 @@ async fn a_damaged_page_is_reported_and_not_served() {
     let noop = json!({"bound": "io", "workload": {"type": "sleep", "ms": 0}});
     let mut ids = Vec::new();
     for _ in 0..2 {
-        let batch = vec![&noop; 6_000];
-        let answer = server.client.post(format!("{}/jobs/batch", server.url)).json(&batch).send().await.unwrap();
-        let answer: Value = answer.json().await.unwrap();
-        ids.extend(answer["items"].as_array().unwrap().iter().map(|job| job["id"].as_str().unwrap().to_owned()));
+        ids.extend(server.submit_all(&vec![noop.clone(); 6_000]).await);
     }
     until("all jobs end", async || (server.count().await == 12_000).then_some(())).await;
     server.stop();

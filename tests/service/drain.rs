@@ -259,10 +259,8 @@ async fn drained_under_load_it_loses_nothing_and_nothing_fails() {
         tokio::time::timeout(PATIENCE, client).await.expect("the load to end").unwrap();
     }
     let idle = async || {
-        let executors = server.get("/executors").await;
-        let mut queues =
-            executors["items"].as_array().unwrap().iter().flat_map(|executor| executor["queues"].as_array().unwrap());
-        queues.all(|queue| ["queued", "scheduled", "running"].iter().all(|state| queue[*state] == 0)).then_some(())
+        let queues = server.queues().await;
+        queues.iter().all(|queue| ["queued", "scheduled", "running"].iter().all(|state| queue[*state] == 0)).then_some(())
     };
     until("all jobs end", idle).await;
     let results = server.results().await;

@@ -180,9 +180,7 @@ async fn a_reader_that_does_not_read_holds_up_nobody_and_misses_nothing() {
     };
     let run = async |jobs: u64| {
         for _ in 0..jobs / 1_000 {
-            let batch: Vec<_> = (0..1_000).map(|_| sleep(0)).collect();
-            let answer = server.client.post(format!("{}/jobs/batch", server.url)).json(&batch).send().await.unwrap();
-            assert_eq!(answer.status(), 202);
+            server.submit_all(&vec![sleep(0); 1_000]).await;
         }
     };
     let mut brisk = open(&server, "/events?kinds=finished", None).await;

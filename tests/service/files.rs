@@ -1,6 +1,6 @@
 //! The system gives no more file descriptors, or lets no file grow any further.
 
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -39,11 +39,7 @@ async fn without_file_descriptors_it_says_so_and_goes_on_when_there_are_some() {
     let settings = [("TRINE_HTTP_ALLOW", "127.0.0.1"), ("TRINE_PYTHON_INTERPRETERS", "none"), ("TRINE_PROCESSES", "1")];
     let server = Server::start_by(command, "http", client(), folder.path(), &settings).await;
     let fetch = json!({"bound": "io", "workload": {"type": "http", "url": url, "timeout_ms": 120_000}});
-    let batch = vec![fetch.clone(); JOBS];
-    let answered = server.client.post(format!("{}/jobs/batch", server.url)).json(&batch).send().await.unwrap();
-    assert_eq!(answered.status(), 202);
-    let accepted: Value = answered.json().await.unwrap();
-    let ids: Vec<String> = accepted["items"].as_array().unwrap().iter().map(|job| job["id"].as_str().unwrap().into()).collect();
+    let ids = server.submit_all(&vec![fetch.clone(); JOBS]).await;
     // Those that find none fail, and say why; the connection that there is still is answered.
     let failed = async || {
         let page = server.get("/results?state=failed&limit=1").await;

@@ -43,11 +43,9 @@ async fn a_job_does_not_begin_again_by_giving_itself_back() {
     let job = server.ended(&again).await;
     assert_eq!(job["error"]["kind"], "lost", "{job}");
     // Behind short ones it may be given back, once.
-    let calls: Vec<_> = (0..40).map(|n| if n == 30 { &again } else { &short }).collect();
-    let answer = server.client.post(format!("{}/jobs/batch", server.url)).json(&calls).send().await.unwrap();
-    let answer: Value = answer.json().await.unwrap();
-    for (n, item) in answer["items"].as_array().unwrap().iter().enumerate() {
-        let job = server.until_ended(item["id"].as_str().unwrap()).await;
+    let calls: Vec<_> = (0..40).map(|n| if n == 30 { again.clone() } else { short.clone() }).collect();
+    for (n, id) in server.submit_all(&calls).await.iter().enumerate() {
+        let job = server.until_ended(id).await;
         assert!(n != 30 || ["lost", "timeout"].map(Value::from).contains(&job["error"]["kind"]), "{job}");
     }
 }

@@ -93,10 +93,7 @@ impl Load {
             loop {
                 // Of several servers, one knows what the others have taken as of when it last wrote something itself, which this has it do.
                 server.until_ready(true).await;
-                let executors = server.get("/executors").await;
-                let mut queues =
-                    executors["items"].as_array().unwrap().iter().flat_map(|executor| executor["queues"].as_array().unwrap());
-                if !queues.any(unfinished) {
+                if !server.queues().await.iter().any(unfinished) {
                     break;
                 }
             }

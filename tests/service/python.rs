@@ -165,9 +165,8 @@ async fn a_bad_job_harms_itself_alone() {
 
 /// The Python processes that there are.
 async fn hosts(server: &Server) -> Vec<Value> {
-    let executors = server.get("/executors").await;
-    let queues = executors["items"].as_array().unwrap().iter().flat_map(|executor| executor["queues"].as_array().unwrap());
-    let python = queues.filter(|queue| queue["name"].as_str().unwrap().starts_with("python-"));
+    let queues = server.queues().await;
+    let python = queues.iter().filter(|queue| queue["name"].as_str().unwrap().starts_with("python-"));
     python.flat_map(|queue| queue["workers"].as_array().unwrap().clone()).collect()
 }
 

@@ -17,14 +17,7 @@ async fn until_kept(server: &Server, count: usize) {
 async fn no_more_results_are_kept_than_are_to_be() {
     let folder = folder();
     let server = Server::start(folder.path(), &[]).await;
-    let batch: Vec<_> = (0..1_000).map(|_| sleep()).collect();
-    let answer = server.client.post(format!("{}/jobs/batch", server.url)).json(&batch).send().await.unwrap();
-    let ids: Vec<_> = answer.json::<Value>().await.unwrap()["items"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|job| job["id"].as_str().unwrap().to_owned())
-        .collect();
+    let ids = server.submit_all(&vec![sleep(); 1_000]).await;
     until_kept(&server, 1_000).await;
     drop(server);
 

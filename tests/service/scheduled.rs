@@ -20,10 +20,7 @@ async fn all_that_are_due_in_one_second_start_and_none_twice_though_the_server_i
     };
     let mut ids = Vec::with_capacity(JOBS);
     for from in (0..JOBS).step_by(1_000) {
-        let batch: Vec<_> = (from..from + 1_000).map(job).collect();
-        let answer = server.client.post(format!("{}/jobs/batch", server.url)).json(&batch).send().await.unwrap();
-        let items = answer.json::<Value>().await.unwrap()["items"].take();
-        ids.extend(items.as_array().unwrap().iter().map(|item| item["id"].as_str().unwrap().to_owned()));
+        ids.extend(server.submit_all(&(from..from + 1_000).map(job).collect::<Vec<_>>()).await);
     }
     let accepted = jiff::Timestamp::now();
     // In the middle of it.

@@ -139,6 +139,14 @@ impl Server {
         answer.json::<Value>().await.unwrap()["id"].as_str().unwrap().to_owned()
     }
 
+    /// Submits jobs in one batch; their ids.
+    pub(crate) async fn submit_all(&self, submissions: &[Value]) -> Vec<String> {
+        let answer = self.client.post(format!("{}/jobs/batch", self.url)).json(submissions).send().await.unwrap();
+        assert_eq!(answer.status(), 202);
+        let answer: Value = answer.json().await.unwrap();
+        answer["items"].as_array().unwrap().iter().map(|job| job["id"].as_str().unwrap().to_owned()).collect()
+    }
+
     /// Submits a job and waits for its end.
     pub(crate) async fn ended(&self, submission: &Value) -> Value {
         let id = self.submit(submission).await;
@@ -158,6 +166,13 @@ impl Server {
 
     pub(crate) async fn until_state(&self, id: &str, state: &str) -> Value {
         self.until(id, |job| job["state"] == state).await
+    }
+
+    /// The queues of all executors.
+    pub(crate) async fn queues(&self) -> Vec<Value> {
+        let executors = self.get("/executors").await;
+        let executors = executors["items"].as_array().unwrap();
+        executors.iter().flat_map(|executor| executor["queues"].as_array().unwrap()).cloned().collect()
     }
 
     /// Every result there is, page by page.

@@ -6,17 +6,14 @@ use serde_json::{Value, json};
 
 use crate::server::{Server, folder, until};
 
-fn workers(executors: &Value) -> Vec<Value> {
-    let all = executors["items"].as_array().unwrap();
-    let processes = all.iter().find(|executor| executor["name"] == "processes").unwrap();
-    let queue = processes["queues"].as_array().unwrap().iter().find(|queue| queue["name"] == "processes").unwrap();
-    queue["workers"].as_array().unwrap().clone()
+async fn workers(server: &Server) -> Vec<Value> {
+    let queues = server.queues().await;
+    queues.iter().find(|queue| queue["name"] == "processes").unwrap()["workers"].as_array().unwrap().clone()
 }
 
 pub(crate) async fn busy_worker(server: &Server) -> Pid {
     let busy = async || {
-        let executors = server.get("/executors").await;
-        let busy = workers(&executors).into_iter().find(|worker| worker["busy"] == true)?;
+        let busy = workers(server).await.into_iter().find(|worker| worker["busy"] == true)?;
         Some(Pid::from_raw(busy["pid"].as_i64().unwrap().try_into().unwrap()))
     };
     until("a worker is busy", busy).await
@@ -64,7 +61,7 @@ async fn why_no_worker_starts_is_in_the_log_and_in_no_answer() {
     std::fs::remove_dir(&workspace).unwrap();
     std::fs::write(&workspace, "").unwrap();
     let unready = async || {
-        for worker in workers(&server.get("/executors").await) {
+        for worker in workers(&server).await {
             // It may have ended meanwhile.
             let _ = kill(Pid::from_raw(worker["pid"].as_i64().unwrap().try_into().unwrap()), Signal::SIGKILL);
         }
@@ -85,10 +82,8 @@ async fn workers_go_with_their_server() {
     server.submit(&json!({"bound": "io", "workload": {"type": "sleep", "ms": 600_000}, "executor": "processes"})).await;
     // Not only running: a job is from its claim on, which may be before any worker has started.
     busy_worker(&server).await;
-    let pids: Vec<Pid> = workers(&server.get("/executors").await)
-        .iter()
-        .map(|worker| Pid::from_raw(worker["pid"].as_i64().unwrap().try_into().unwrap()))
-        .collect();
+    let pids: Vec<Pid> =
+        workers(&server).await.iter().map(|worker| Pid::from_raw(worker["pid"].as_i64().unwrap().try_into().unwrap())).collect();
     assert!(!pids.is_empty());
     server.crash();
     until_gone(&pids).await;
