@@ -235,8 +235,7 @@ async fn an_attempt_that_runs_again_after_a_crash_has_the_files_of_its_second_ru
     server.crash();
 
     let server = Server::start(folder.path(), &[]).await;
-    let cancelled = server.client.delete(format!("{}/jobs/{holds}", server.url)).send().await.unwrap();
-    assert!(cancelled.status().is_success());
+    server.cancel(&holds).await;
     for (id, expected) in [(&leaves, files(&[("second", "2")])), (&leaves_none, files(&[]))] {
         assert_eq!(server.until_state(id, "succeeded").await["attempt"], 1);
         assert_eq!(left(&server, id, "").await, expected);

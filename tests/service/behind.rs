@@ -142,8 +142,7 @@ async fn what_was_claimed_ahead_of_a_thread_waits_again_if_that_takes_long() {
     server.until(&ids[1], |job| job["state"] == "queued").await;
     assert_eq!(server.until_state(&ids[2], "failed").await["error"]["kind"], "expired");
     assert_eq!(server.until_state(&ids[0], "running").await["attempt"], 1);
-    let long = format!("{}/jobs/{}", server.url, ids[0]);
-    server.client.delete(long).send().await.unwrap();
+    server.cancel(&ids[0]).await;
     assert_eq!(server.until_state(&ids[1], "succeeded").await["attempt"], 1);
 }
 
@@ -176,8 +175,7 @@ async fn one_that_is_cancelled_behind_another_never_begins_and_the_other_goes_on
         let ids = server.submit_all(&[call("until", &json!([round])), call("until", &json!([round]))]).await;
         let (first, go) = begun(&server, &ids).await;
         let (first, other) = (&ids[first], &ids[1 - first]);
-        let asked = server.client.delete(format!("{}/jobs/{other}", server.url)).send().await.unwrap();
-        assert!(asked.status().is_success());
+        server.cancel(other).await;
         let cancelled = server.until_state(other, "cancelled").await;
         assert!(cancelled["timing"].is_null(), "{cancelled}");
         assert_eq!(server.get(&format!("/jobs/{other}/logs")).await["items"], json!([]));

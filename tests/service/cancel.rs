@@ -99,8 +99,7 @@ def main():
             until("the source begins", line).await;
         }
         let during = descendants(&server);
-        let answer = server.client.delete(format!("{}/jobs/{id}", server.url)).send().await.unwrap();
-        assert_eq!(answer.status(), 202, "{kind}");
+        assert_eq!(server.cancel(&id).await, 202, "{kind}");
         server.until_state(&id, "cancelled").await;
         until(&format!("{kind}: no process goes on"), async || (!is_run(&nap)).then_some(())).await;
         // What ran the job has ended, or waits for the next one: nothing came to what was there.

@@ -130,8 +130,7 @@ async fn whoever_waits_for_a_job_is_told_what_that_waits_for() {
     let mut said = BufReader::new(waiting.stderr.take().unwrap()).lines().map(Result::unwrap);
     assert!(said.any(|line| line.contains("waits for its time, ")), "it says nothing");
     let id = server.get("/jobs").await["items"][0]["id"].take();
-    let path = format!("{}/jobs/{}", server.url, id.as_str().unwrap());
-    assert!(server.client.delete(path).send().await.unwrap().status().is_success());
+    server.cancel(id.as_str().unwrap()).await;
     assert_eq!(waiting.wait().unwrap().code(), Some(1));
 }
 

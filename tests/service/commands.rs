@@ -203,8 +203,7 @@ async fn a_cancel_and_each_deadline_end_the_whole_group() {
     let deaf = "trap '' TERM; sleep 1000 & sleep 1000";
     let id = server.submit(&script(deaf)).await;
     server.until_state(&id, "running").await;
-    let answer = server.client.delete(format!("{}/jobs/{id}", server.url)).send().await.unwrap();
-    assert_eq!(answer.status(), 202);
+    assert_eq!(server.cancel(&id).await, 202);
     server.until_state(&id, "cancelled").await;
     let mut short = script(deaf);
     short["deadline_ms"] = json!(100);

@@ -188,8 +188,7 @@ async fn a_crash_on_threads_costs_the_jobs_of_that_host_and_says_so() {
     assert!(message.contains("SIGSEGV") && message.contains("shared by all jobs of its kind"), "{message}");
     let innocent = server.until_state(&innocent, "succeeded").await;
     assert_eq!(innocent["losses"], 1, "{innocent}");
-    let asked = server.client.delete(format!("{}/jobs/{elsewhere}", server.url)).send().await.unwrap();
-    assert_eq!(asked.status(), 202, "it runs on");
+    assert_eq!(server.cancel(&elsewhere).await, 202, "it runs on");
     let elsewhere = server.until_state(&elsewhere, "cancelled").await;
     assert_eq!((&elsewhere["losses"], &elsewhere["attempt"]), (&json!(0), &json!(1)), "{elsewhere}");
 }
@@ -289,8 +288,7 @@ async fn an_interpreter_that_is_gone_shows_only_as_long_as_somebody_wants_it() {
     server.until_ready(false).await;
     // Others are served meanwhile.
     assert_eq!(server.ended(&python("async", "def main(): return 1", &json!([]))).await["output"], 1);
-    let cancelled = server.client.delete(format!("{}/jobs/{id}", server.url)).send().await.unwrap();
-    assert!(cancelled.status().is_success());
+    server.cancel(&id).await;
     server.until_state(&id, "cancelled").await;
     server.until_ready(true).await;
 }

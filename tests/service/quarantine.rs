@@ -54,8 +54,7 @@ async fn what_takes_its_process_down_again_and_again_waits_and_its_neighbours_go
         let later = server.submit(&later).await;
         assert_eq!(server.get(&format!("/jobs/{later}")).await["waiting"]["reason"], "time");
         for job in [bad, another] {
-            let answer = server.client.delete(format!("{}/jobs/{job}", server.url)).send().await.unwrap();
-            assert_eq!(answer.status(), 200);
+            assert_eq!(server.cancel(&job).await, 200);
         }
     }
     assert_eq!(kept_out(&server).await.len(), 2);

@@ -72,7 +72,7 @@ async fn keys_and_unique_jobs_outlive_the_server() {
     server.crash();
     server = Server::start(folder.path(), &[("TRINE_IDEMPOTENCY_MS", "1")]).await;
     let (_, first) = submit(&server, "short").await;
-    server.client.delete(format!("{}/jobs/{first}", server.url)).send().await.unwrap();
+    server.cancel(&first).await;
     server.until_state(&first, "cancelled").await;
     let (status, second) = submit(&server, "short").await;
     assert_eq!((status, second == first), (202, false));

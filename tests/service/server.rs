@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use reqwest::StatusCode;
 use serde_json::Value;
 
 pub(crate) use crate::patience::{PATIENCE, until};
@@ -156,6 +157,13 @@ impl Server {
     /// The job once it has ended, however that was.
     pub(crate) async fn until_ended(&self, id: &str) -> Value {
         self.until(id, |job| job["finished_at"].is_string()).await
+    }
+
+    /// Cancels a job; the status of the answer, which tells whether it ran.
+    pub(crate) async fn cancel(&self, id: &str) -> StatusCode {
+        let answer = self.client.delete(format!("{}/jobs/{id}", self.url)).send().await.unwrap();
+        assert!(answer.status().is_success(), "{answer:?}");
+        answer.status()
     }
 
     /// The job once `good` says so.

@@ -266,7 +266,7 @@ async fn each_ending_is_told_if_it_is_wanted_and_long_outputs_are_left_out() {
     assert_eq!(said["data"]["error"]["kind"], "error");
 
     let waiting = server.submit(&job(&json!({ "type": "sleep", "ms": 600_000 }), &json!({ "url": url }))).await;
-    server.client.delete(format!("{}/jobs/{waiting}", server.url)).send().await.unwrap();
+    server.cancel(&waiting).await;
     let said = receiver.messages(2).await[1].verified(SECRET).unwrap();
     assert_eq!((&said["type"], &said["data"]["id"]), (&json!("job.cancelled"), &json!(waiting)));
 
