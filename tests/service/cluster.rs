@@ -76,7 +76,7 @@ impl Cluster {
         let Some(network) = self.networks.get(server) else { return Server::start(self.folder(server), &settings).await };
         // It listens where others than this machine could reach it; but its links lead to nobody else.
         let settings = [&settings[..], &[("TRINE_KEYS", "off")]].concat();
-        Server::start_on(network.server(), network.enter(), "http", client(), self.folder(server), &settings).await
+        Server::start_at(network.server(), "http", client(), network.enter(), self.folder(server), &settings).await
     }
 
     /// What a server says that does not start.

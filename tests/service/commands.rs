@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::network::is_root;
-use crate::server::{PATIENCE, Server, client, folder, program, until};
+use crate::server::{PATIENCE, Server, folder, program, until};
 use crate::workers::until_gone;
 
 const COMMANDS: &str = r#"
@@ -239,7 +239,7 @@ async fn a_server_whose_program_was_replaced_goes_on_with_its_own() {
     std::fs::write(folder.path().join("trine.toml"), COMMANDS).unwrap();
     let trine = folder.path().join("trine");
     std::fs::copy(env!("CARGO_BIN_EXE_trine"), &trine).unwrap();
-    let server = Server::start_by(program(trine.to_str().unwrap()), "http", client(), folder.path(), &[]).await;
+    let server = Server::start_by(program(trine.to_str().unwrap()), folder.path(), &[]).await;
     std::fs::remove_file(&trine).unwrap();
     std::fs::copy("/bin/false", &trine).unwrap();
     assert_eq!(server.ended(&script("echo well")).await["output"]["stdout"], "well\n");
@@ -254,7 +254,7 @@ async fn the_first_process_of_a_container_collects_what_nobody_else_does() {
         container.args(["--user", "--map-current-user"]);
     }
     container.args(["--pid", "--fork", "--kill-child", "--mount-proc", env!("CARGO_BIN_EXE_trine")]);
-    let mut server = Server::start_by(container, "http", client(), folder.path(), &[]).await;
+    let mut server = Server::start_by(container, folder.path(), &[]).await;
     let job = server.ended(&script("sleep 1000 & echo $!")).await;
     let children = format!("/proc/{0}/task/{0}/children", server.pid());
     let first: i32 = std::fs::read_to_string(children).unwrap().trim().parse().unwrap();

@@ -69,7 +69,7 @@ async fn a_full_disk_refuses_jobs_and_loses_none_and_all_goes_on_when_there_is_r
     std::fs::create_dir(&data).unwrap();
     let mut command = program("unshare");
     command.args(["--mount", "sh", "-c", MOUNT]).arg(&data).arg(trine().get_program());
-    let server = Server::start_by(command, "http", client(), folder.path(), &[]).await;
+    let server = Server::start_by(command, folder.path(), &[]).await;
     // The disk as the server sees it.
     let inside = PathBuf::from(format!("/proc/{}/root{}", server.pid(), data.display()));
     let began = Instant::now();

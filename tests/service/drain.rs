@@ -157,7 +157,7 @@ async fn a_terminal_that_is_gone_drains_what_is_not_to_outlive_it() {
 
     let mut kept = program("nohup");
     kept.arg(trine().get_program());
-    let mut server = Server::start_by(kept, "http", client(), folder.path(), &[]).await;
+    let server = Server::start_by(kept, folder.path(), &[]).await;
     let job = server.get(&format!("/jobs/{id}")).await;
     assert_eq!((&job["state"], &job["attempt"]), (&json!("succeeded"), &json!(1)), "{job}");
     server.signal(Signal::SIGHUP);

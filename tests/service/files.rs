@@ -37,7 +37,7 @@ async fn without_file_descriptors_it_says_so_and_goes_on_when_there_are_some() {
     let mut command = program("sh");
     command.args(["-c", &format!("ulimit -n {FILES} && exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_trine")]);
     let settings = [("TRINE_HTTP_ALLOW", "127.0.0.1"), ("TRINE_PYTHON_INTERPRETERS", "none"), ("TRINE_PROCESSES", "1")];
-    let server = Server::start_by(command, "http", client(), folder.path(), &settings).await;
+    let server = Server::start_by(command, folder.path(), &settings).await;
     let fetch = json!({"bound": "io", "workload": {"type": "http", "url": url, "timeout_ms": 120_000}});
     let ids = server.submit_all(&vec![fetch.clone(); JOBS]).await;
     // Those that find none fail, and say why; the connection that there is still is answered.
@@ -78,7 +78,7 @@ async fn where_no_file_may_grow_further_it_refuses_jobs_and_lives() {
     // In blocks of 512 bytes.
     command.args(["-c", "ulimit -f 4000 && exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_trine")]);
     let settings = [("TRINE_PYTHON_INTERPRETERS", "none"), ("TRINE_PROCESSES", "1")];
-    let mut server = Server::start_by(command, "http", client(), folder.path(), &settings).await;
+    let mut server = Server::start_by(command, folder.path(), &settings).await;
     let job = json!({"bound": "io", "workload": {"type": "sleep", "ms": 0}, "tags": {"long": "x".repeat(250)}});
     let refused = async {
         loop {

@@ -8,7 +8,7 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::stat::Mode;
 use serde_json::{Value, json};
 
-use crate::server::{Server, client, folder, program, trine, until_said};
+use crate::server::{Server, folder, program, trine, until_said};
 
 #[tokio::test]
 async fn a_log_that_nobody_reads_holds_up_nothing() {
@@ -20,7 +20,7 @@ async fn a_log_that_nobody_reads_holds_up_nothing() {
     fcntl(&unread, FcntlArg::F_SETPIPE_SZ(4_096)).unwrap();
     let mut command = program("sh");
     command.args(["-c", "exec \"$@\" 2> \"$0\""]).arg(&pipe).arg(trine().get_program());
-    let server = Server::start_by(command, "http", client(), folder.path(), &[("TRINE_LOG", "debug")]).await;
+    let server = Server::start_by(command, folder.path(), &[("TRINE_LOG", "debug")]).await;
     // Each of these is worth a line.
     for _ in 0..300 {
         let mut connection = TcpStream::connect(server.url.trim_start_matches("http://")).unwrap();
@@ -56,7 +56,7 @@ async fn that_too_few_files_may_be_open_is_said_at_the_start() {
     let folder = folder();
     let mut command = program("sh");
     command.args(["-c", "ulimit -n 120; exec \"$0\" \"$@\""]).arg(trine().get_program());
-    let server = Server::start_by(command, "http", client(), folder.path(), &[("TRINE_PYTHON_INTERPRETERS", "none")]).await;
+    let server = Server::start_by(command, folder.path(), &[("TRINE_PYTHON_INTERPRETERS", "none")]).await;
     until_said(folder.path(), "the system allows 120 open files").await;
     drop(server);
 }

@@ -38,31 +38,20 @@ pub(crate) fn program(name: &str) -> Command {
 impl Server {
     /// Starts on the data in `folder` and waits until it is ready.
     pub(crate) async fn start(folder: &Path, settings: &[(&str, &str)]) -> Self {
-        Self::start_at("http", client(), folder, settings).await
-    }
-
-    /// The same with another scheme, and a client that speaks it.
-    pub(crate) async fn start_at(scheme: &str, client: reqwest::Client, folder: &Path, settings: &[(&str, &str)]) -> Self {
-        Self::start_by(trine(), scheme, client, folder, settings).await
+        Self::start_by(trine(), folder, settings).await
     }
 
     /// The same by a command that becomes the program under test.
-    pub(crate) async fn start_by(
-        command: Command,
-        scheme: &str,
-        client: reqwest::Client,
-        folder: &Path,
-        settings: &[(&str, &str)],
-    ) -> Self {
-        Self::start_on(Ipv4Addr::LOCALHOST, command, scheme, client, folder, settings).await
+    pub(crate) async fn start_by(command: Command, folder: &Path, settings: &[(&str, &str)]) -> Self {
+        Self::start_at(Ipv4Addr::LOCALHOST, "http", client(), command, folder, settings).await
     }
 
-    /// The same at another address.
-    pub(crate) async fn start_on(
+    /// The same at another address, or with another scheme and a client that speaks it.
+    pub(crate) async fn start_at(
         host: Ipv4Addr,
-        mut command: Command,
         scheme: &str,
         client: reqwest::Client,
+        mut command: Command,
         folder: &Path,
         settings: &[(&str, &str)],
     ) -> Self {

@@ -47,7 +47,7 @@ impl Disk {
         let mut command = program("nsenter");
         command.arg(format!("--mount=/proc/{}/ns/mnt", self.holder.id())).arg(format!("--wd={}", folder.display()));
         command.arg(trine().get_program());
-        Server::start_by(command, "http", client(), folder, &[("TRINE_MAX_LOSSES", "1000")]).await
+        Server::start_by(command, folder, &[("TRINE_MAX_LOSSES", "1000")]).await
     }
 
     /// No room is left on it for so long.

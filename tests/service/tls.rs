@@ -1,5 +1,6 @@
 //! HTTPS with a certificate of our own making.
 
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -44,7 +45,7 @@ async fn a_certificate_is_used_and_replaced() {
         ("TRINE_TLS_KEY", key.to_str().unwrap()),
         ("TRINE_HEADER_TIMEOUT_MS", "5000"),
     ];
-    let server = Server::start_at("https", trusting(&old), folder.path(), &settings).await;
+    let server = Server::start_at(Ipv4Addr::LOCALHOST, "https", trusting(&old), trine(), folder.path(), &settings).await;
     assert!(server.url.starts_with("https://"));
     server.get("/jobs").await;
     // The command line, told whom to trust.
