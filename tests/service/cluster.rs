@@ -1,7 +1,6 @@
 //! Three servers on one PostgreSQL, and what may happen to each of them, to the database, and to the way between them.
 
 use std::path::Path;
-use std::process::Stdio;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -16,7 +15,7 @@ use crate::load::Load;
 use crate::network::{ADDRESSES, Network};
 use crate::postgres::Postgres;
 use crate::schedules::until_runs;
-use crate::server::{PATIENCE, Server, client, folder, number, trine, until, until_said};
+use crate::server::{PATIENCE, Server, client, folder, number, refusal, until, until_said};
 
 /// How many jobs are accepted before each fault, and how long a lease lasts: `TRINE_JOBS=10000 TRINE_TEST_LEASE_MS=30000` is the long form.
 const JOBS: usize = 300;
@@ -80,17 +79,8 @@ impl Cluster {
     }
 
     /// What a server says that does not start.
-    pub(crate) fn refusal(&self, server: usize) -> String {
-        let output = trine()
-            .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
-            .arg(self.folder(server).join("data"))
-            .env("TRINE_DATABASE", self.database(server))
-            .stdin(Stdio::null())
-            .output()
-            .unwrap();
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(1), "{said}");
-        said
+    pub(crate) async fn refusal(&self, server: usize) -> String {
+        refusal(self.folder(server), &[("TRINE_DATABASE", &self.database(server))]).await
     }
 
     fn database(&self, server: usize) -> String {

@@ -2,29 +2,12 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use serde_json::json;
 use sqlx::{Connection as _, SqliteConnection};
 
-use crate::server::{Server, database, folder, program, trine, until, until_said};
-
-/// What a server says that is to end by itself, as it does not start.
-async fn refusal(folder: &Path, settings: &[(&str, &str)]) -> String {
-    refusal_by(trine(), folder, settings).await
-}
-
-/// The same of a server that is started by a command which becomes it.
-async fn refusal_by(command: Command, folder: &Path, settings: &[(&str, &str)]) -> String {
-    let mut command = tokio::process::Command::from(command);
-    command.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(folder.join("data")).current_dir(folder);
-    command.envs(settings.iter().copied()).stdin(Stdio::null()).kill_on_drop(true);
-    let output = tokio::time::timeout(crate::server::PATIENCE, command.output()).await.expect("a server that does not start");
-    let output = output.unwrap();
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    said
-}
+use crate::server::{Server, database, folder, program, refusal, refusal_by, trine, until, until_said};
 
 #[tokio::test]
 async fn a_second_server_does_not_get_it_whatever_its_database_is() {

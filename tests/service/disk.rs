@@ -12,7 +12,7 @@ use sqlx::{Connection, SqliteConnection};
 use tokio::sync::Mutex;
 use trine::telemetry::Sparing;
 
-use crate::server::{PATIENCE, Server, client, database, folder, program, trine, until, until_said};
+use crate::server::{PATIENCE, Server, client, database, folder, program, refusal, trine, until, until_said};
 
 /// A disk of its own, as large as this, that is gone with the server: only root may mount one.
 const MOUNT: &str = "mount -t tmpfs -o size=24m tmpfs \"$0\" && exec \"$@\"";
@@ -158,11 +158,8 @@ async fn while_another_program_holds_the_database_writes_are_refused_and_reads_g
     sqlx::query("PRAGMA locking_mode = EXCLUSIVE").execute(&mut other).await.unwrap();
     sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
     sqlx::query("CREATE TABLE held (n)").execute(&mut other).await.unwrap();
-    let said = trine().arg("serve").arg("--listen=127.0.0.1:0").arg("--data-dir").arg(folder.path().join("data")).output();
-    let said = said.unwrap();
-    let error = String::from_utf8(said.stderr).unwrap();
-    assert_eq!(said.status.code(), Some(1));
-    assert!(error.contains("another program holds"), "{error}");
+    let said = refusal(folder.path(), &[]).await;
+    assert!(said.contains("another program holds"), "{said}");
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::process::{Output, Stdio};
 use sqlx::Connection as _;
 
 use crate::postgres::Postgres;
-use crate::server::{Server, database, folder, trine};
+use crate::server::{Server, database, folder, refusal, trine};
 
 fn run(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
     trine().args(arguments).envs(variables.iter().copied()).stdin(Stdio::null()).output().unwrap()
@@ -26,10 +26,7 @@ fn printed(arguments: &[&str], variables: &[(&str, &str)]) -> String {
 async fn a_server_that_others_reach_starts_with_a_key_only() {
     let folder = folder();
     let url = format!("sqlite:{}", database(folder.path()).display());
-    let data = folder.path().join("data").display().to_string();
-    let refused = run(&["serve", "--listen", "0.0.0.0:0", "--data-dir", &data], &[]);
-    assert_eq!(refused.status.code(), Some(1));
-    let said = text(&refused.stderr);
+    let said = refusal(folder.path(), &[("TRINE_LISTEN", "0.0.0.0:0")]).await;
     assert!(
         said.contains(&format!("trine keys create admin --scopes admin --database {url}")) && said.contains("--keys off"),
         "{said}"
@@ -110,9 +107,8 @@ async fn a_server_that_others_reach_starts_with_a_key_only() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_operator_can_have_it_otherwise() {
     let folder = folder();
-    let data = folder.path().join("data").display().to_string();
-    let refused = run(&["serve", "--listen", "127.0.0.1:0", "--data-dir", &data, "--keys", "required"], &[]);
-    assert!(text(&refused.stderr).contains("trine keys create"), "{}", text(&refused.stderr));
+    let said = refusal(folder.path(), &[("TRINE_KEYS", "required")]).await;
+    assert!(said.contains("trine keys create"), "{said}");
     let url = format!("sqlite:{}", database(folder.path()).display());
     printed(&["keys", "create", "admin", "--scopes", "admin", "--database", &url], &[]);
     let server = Server::start(folder.path(), &[("TRINE_KEYS", "off")]).await;
@@ -162,10 +158,8 @@ async fn the_password_of_a_database_is_on_no_command_line() {
     let folder = folder();
     let postgres = tokio::task::spawn_blocking(Postgres::start).await.unwrap();
     let database = format!("postgres://trine:canary@localhost/postgres?host={}", postgres.folder());
-    let data = folder.path().join("data").display().to_string();
     let there = [("TRINE_DATABASE", database.as_str()), ("TRINE_DATABASE_SCHEMA", "theirs")];
-    let refused = run(&["serve", "--listen", "0.0.0.0:0", "--data-dir", &data], &there);
-    let said = text(&refused.stderr);
+    let said = refusal(folder.path(), &[&there[..], &[("TRINE_LISTEN", "0.0.0.0:0")]].concat()).await;
     assert!(
         said.contains("`trine keys create admin --scopes admin --database`, which takes the URL from TRINE_DATABASE"),
         "{said}"

@@ -198,6 +198,22 @@ impl Drop for Server {
     }
 }
 
+/// What a server says that is to end by itself, as it does not start.
+pub(crate) async fn refusal(folder: &Path, settings: &[(&str, &str)]) -> String {
+    refusal_by(trine(), folder, settings).await
+}
+
+/// The same of a server that is started by a command which becomes it.
+pub(crate) async fn refusal_by(command: Command, folder: &Path, settings: &[(&str, &str)]) -> String {
+    let mut command = tokio::process::Command::from(command);
+    command.arg("serve").current_dir(folder).env("TRINE_LISTEN", "127.0.0.1:0").env("TRINE_DATA_DIR", folder.join("data"));
+    command.envs(settings.iter().copied()).stdin(Stdio::null()).kill_on_drop(true);
+    let output = tokio::time::timeout(PATIENCE, command.output()).await.expect("a server that does not start").unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    said
+}
+
 /// A client that only knows this machine.
 pub(crate) fn client() -> reqwest::Client {
     let roots = rustls::RootCertStore::empty();

@@ -12,7 +12,7 @@ use rustls::pki_types::pem::PemObject as _;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 
-use crate::server::{PATIENCE, Server, folder, trine, until};
+use crate::server::{PATIENCE, Server, folder, refusal, trine, until};
 
 /// A new certificate and its key, in these files.
 fn certify(folder: &Path) -> String {
@@ -79,8 +79,8 @@ async fn a_certificate_is_used_and_replaced() {
     server.get("/jobs").await;
 }
 
-#[test]
-fn a_certificate_that_is_none_ends_the_start() {
+#[tokio::test]
+async fn a_certificate_that_is_none_ends_the_start() {
     let folder = folder();
     certify(folder.path());
     let path = |name: &str| folder.path().join(name).display().to_string();
@@ -102,16 +102,10 @@ fn a_certificate_that_is_none_ends_the_start() {
         (Some("cert.pem"), Some("cert.pem"), vec!["`tls_key` is ", "cert.pem: there is nothing", "-----BEGIN PRIVATE KEY-----"]),
         (Some("cert.pem"), Some("another/key.pem"), vec!["/cert.pem and the key in ", "another/key.pem can't be used: "]),
     ] {
-        let mut command = trine();
-        command.args(["serve", "--listen", "127.0.0.1:0", "--data-dir", &path("data")]);
-        for (flag, file) in [("--tls-cert", cert), ("--tls-key", key)] {
-            if let Some(file) = file {
-                command.args([flag, &path(file)]);
-            }
-        }
-        let output = command.output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(1), "{cert:?} {key:?}: {said}");
-        assert!(expected.iter().all(|part| said.contains(part)), "{said}");
+        let files = [("TRINE_TLS_CERT", cert), ("TRINE_TLS_KEY", key)];
+        let files = files.map(|(setting, file)| Some((setting, path(file?))));
+        let settings: Vec<_> = files.iter().flatten().map(|(setting, file)| (*setting, file.as_str())).collect();
+        let said = refusal(folder.path(), &settings).await;
+        assert!(expected.iter().all(|part| said.contains(part)), "{cert:?} {key:?}: {said}");
     }
 }

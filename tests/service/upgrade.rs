@@ -1,13 +1,12 @@
 //! One version after the other on the same data.
 
-use std::process::Stdio;
 use std::sync::atomic::Ordering;
 
 use sqlx::{Connection, Executor, PgConnection, SqliteConnection};
 
 use crate::cluster::Cluster;
 use crate::load::Load;
-use crate::server::{PATIENCE, Server, database, folder, trine, until};
+use crate::server::{PATIENCE, Server, database, folder, refusal, until};
 
 #[tokio::test]
 async fn a_database_of_a_newer_version_is_refused_and_left_alone() {
@@ -20,14 +19,7 @@ async fn a_database_of_a_newer_version_is_refused_and_left_alone() {
     sqlx::query(text).execute(&mut raw).await.unwrap();
     raw.close().await.unwrap();
     let before = std::fs::read(&path).unwrap();
-    let output = trine()
-        .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
-        .arg(folder.path().join("data"))
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{said}");
+    let said = refusal(folder.path(), &[]).await;
     assert!(said.contains("schema version 9999") && said.contains("use a newer trine"), "{said}");
     assert!(said.contains(&path.display().to_string()), "{said}");
     assert_eq!(std::fs::read(&path).unwrap(), before);
@@ -94,7 +86,7 @@ async fn servers_go_on_while_a_newer_version_comes_and_one_of_them_starts_anew()
 
     // A change that older servers can't follow is not for this one.
     raw.execute("UPDATE shared SET oldest = 9999").await.unwrap();
-    let said = cluster.refusal(0);
+    let said = cluster.refusal(0).await;
     assert!(
         said.contains("schema version 9999") && said.contains("versions up to") && said.contains("use a newer trine"),
         "{said}"
