@@ -1,7 +1,6 @@
 //! Three servers on one PostgreSQL, and what may happen to each of them, to the database, and to the way between them.
 
 use std::path::Path;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -230,13 +229,8 @@ async fn whatever_happens_each_accepted_job_has_one_result() {
     more().await;
     say(&cluster, "the standby was promoted");
 
-    for (load, _) in &loads {
-        load.enough.store(true, Ordering::SeqCst);
-    }
-    for (_, clients) in &mut loads {
-        while let Some(client) = tokio::time::timeout(PATIENCE, clients.join_next()).await.expect("the load to end") {
-            client.unwrap();
-        }
+    for (load, clients) in &mut loads {
+        load.end(clients).await;
     }
     for ((load, _), server) in loads.iter().zip(&servers) {
         let results = load.check(server).await;

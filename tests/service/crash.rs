@@ -1,14 +1,13 @@
 //! `kill -9` at any moment: nothing that was accepted is lost, and nothing has two results.
 
 use std::path::Path;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde_json::json;
 use sqlx::{Connection, SqliteConnection};
 
 use crate::load::Load;
-use crate::server::{PATIENCE, Server, database, folder, number};
+use crate::server::{Server, database, folder, number};
 
 /// How often the server is killed, and how many jobs are accepted before each time: `TRINE_KILLS=50 TRINE_JOBS=20000` is the long form.
 const KILLS: usize = 3;
@@ -34,10 +33,7 @@ async fn crashes_under_load_lose_nothing() {
         }
     }
     load.reach(jobs * kills + jobs / 4).await;
-    load.enough.store(true, Ordering::SeqCst);
-    while let Some(client) = tokio::time::timeout(PATIENCE, clients.join_next()).await.expect("the load to end") {
-        client.unwrap();
-    }
+    load.end(&mut clients).await;
     let results = load.check(&server).await;
     server.crash();
     is_sound(folder.path()).await;

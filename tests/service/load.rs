@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
+use tokio::task::JoinSet;
 
 use crate::server::{PATIENCE, Server, client};
 
@@ -38,7 +39,7 @@ pub(crate) struct Load {
 
 impl Load {
     /// From clients that send batches of these sizes.
-    pub(crate) fn start(url: &str, batches: &[usize]) -> (Arc<Self>, tokio::task::JoinSet<()>) {
+    pub(crate) fn start(url: &str, batches: &[usize]) -> (Arc<Self>, JoinSet<()>) {
         let url = Mutex::new(url.to_owned());
         let load = Arc::new(Self { url, accepted: Mutex::default(), enough: AtomicBool::new(false), sent: AtomicUsize::new(0) });
         let clients = batches.iter().map(|batch| Arc::clone(&load).run(*batch)).collect();
@@ -86,29 +87,41 @@ impl Load {
         tokio::time::timeout(10 * PATIENCE, reached).await.expect("jobs to be accepted");
     }
 
-    /// Once all have ended: whatever was accepted has one result, and that is a good one. How many results there are.
-    pub(crate) async fn check(&self, server: &Server) -> usize {
-        let idle = async {
-            let unfinished = |queue: &Value| ["queued", "scheduled", "running"].iter().any(|state| queue[*state] != 0);
-            loop {
-                // Of several servers, one knows what the others have taken as of when it last wrote something itself, which this has it do.
-                server.until_ready(true).await;
-                if !server.queues().await.iter().any(unfinished) {
-                    break;
-                }
-            }
-        };
-        tokio::time::timeout(10 * PATIENCE, idle).await.expect("all jobs to end");
-        let accepted = self.accepted.lock().await;
-        // Jobs that were accepted without the client hearing of it have results as well.
-        let results = server.results().await;
-        assert_eq!(server.count().await, results.len() as u64);
-        let ids: HashSet<&str> = results.iter().map(|result| result["id"].as_str().unwrap()).collect();
-        assert_eq!(ids.len(), results.len(), "a job has two results");
-        let missing: Vec<_> = accepted.iter().filter(|id| !ids.contains(id.as_str())).collect();
-        assert!(missing.is_empty(), "{} jobs have no result, such as {:?}", missing.len(), missing.first());
-        let wrong: Vec<_> = results.iter().filter(|result| result["state"] != "succeeded").take(3).collect();
-        assert!(wrong.is_empty(), "{wrong:?}");
-        results.len()
+    /// Has the clients end.
+    pub(crate) async fn end(&self, clients: &mut JoinSet<()>) {
+        self.enough.store(true, Ordering::SeqCst);
+        while let Some(client) = tokio::time::timeout(PATIENCE, clients.join_next()).await.expect("the load to end") {
+            client.unwrap();
+        }
     }
+
+    /// Looks at what became of what was accepted; how many results there are.
+    pub(crate) async fn check(&self, server: &Server) -> usize {
+        check(server, &*self.accepted.lock().await).await.len()
+    }
+}
+
+/// Once all have ended: whatever was accepted has one result, and that is a good one. All results that there are.
+pub(crate) async fn check(server: &Server, accepted: &HashSet<String>) -> Vec<Value> {
+    let idle = async {
+        let unfinished = |queue: &Value| ["queued", "scheduled", "running"].iter().any(|state| queue[*state] != 0);
+        loop {
+            // Of several servers, one knows what the others have taken as of when it last wrote something itself, which this has it do.
+            server.until_ready(true).await;
+            if !server.queues().await.iter().any(unfinished) {
+                break;
+            }
+        }
+    };
+    tokio::time::timeout(10 * PATIENCE, idle).await.expect("all jobs to end");
+    // Jobs that were accepted without the client hearing of it have results as well.
+    let results = server.results().await;
+    assert_eq!(server.count().await, results.len() as u64);
+    let ids: HashSet<&str> = results.iter().map(|result| result["id"].as_str().unwrap()).collect();
+    assert_eq!(ids.len(), results.len(), "a job has two results");
+    let missing: Vec<_> = accepted.iter().filter(|id| !ids.contains(id.as_str())).collect();
+    assert!(missing.is_empty(), "{} jobs have no result, such as {:?}", missing.len(), missing.first());
+    let wrong: Vec<_> = results.iter().filter(|result| result["state"] != "succeeded").take(3).collect();
+    assert!(wrong.is_empty(), "{wrong:?}");
+    results
 }

@@ -15,7 +15,7 @@ use serde_json::Value;
 use tokio::time::sleep;
 
 use crate::load::Load;
-use crate::server::{PATIENCE, Server, client, folder, number, program, trine};
+use crate::server::{Server, client, folder, number, program, trine};
 
 /// How long it goes on, in seconds.
 const SECONDS: usize = 15;
@@ -145,10 +145,7 @@ async fn soak() {
         // In between, it must be well again by itself.
         server.until_ready(true).await;
     }
-    load.enough.store(true, Ordering::SeqCst);
-    while let Some(client) = tokio::time::timeout(PATIENCE, clients.join_next()).await.expect("the load to end") {
-        client.unwrap();
-    }
+    load.end(&mut clients).await;
     let results = load.check(&server).await;
     let [crashes, workers, stops, slow, full] = done;
     println!(

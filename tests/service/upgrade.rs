@@ -1,12 +1,10 @@
 //! One version after the other on the same data.
 
-use std::sync::atomic::Ordering;
-
 use sqlx::{Connection, Executor, PgConnection, SqliteConnection};
 
 use crate::cluster::Cluster;
 use crate::load::Load;
-use crate::server::{PATIENCE, Server, database, folder, refusal, until};
+use crate::server::{Server, database, folder, refusal, until};
 
 #[tokio::test]
 async fn a_database_of_a_newer_version_is_refused_and_left_alone() {
@@ -59,10 +57,7 @@ async fn servers_go_on_while_a_newer_version_comes_and_one_of_them_starts_anew()
     let comes = cluster.start(2).await;
     let here = load.accepted.lock().await.len();
     load.reach(here + 200).await;
-    load.enough.store(true, Ordering::SeqCst);
-    while let Some(client) = tokio::time::timeout(PATIENCE, clients.join_next()).await.expect("the load to end") {
-        client.unwrap();
-    }
+    load.end(&mut clients).await;
     load.check(&comes).await;
     let said = cluster.log(2);
     assert!(said.contains("a newer version has changed the schema") && said.contains("found=9999 known="), "{said}");
