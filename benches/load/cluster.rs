@@ -1,6 +1,5 @@
 //! Servers that share a PostgreSQL, which is started for this: three of them against one, and claims behind a long history.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -58,7 +57,7 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
 
 /// Completed jobs a second of so many servers: one a request, with few connections and with many, and in batches.
 async fn measure(postgres: &Postgres, schema: &str, count: usize, duration: Duration) -> Result<[f64; 3]> {
-    let (url, folders) = (url(postgres), (0..count).map(|_| folder()).collect::<Result<Vec<_>>>()?);
+    let (url, folders) = (postgres.url(), (0..count).map(|_| folder()).collect::<Result<Vec<_>>>()?);
     let settings = [("TRINE_DATABASE", &*url), ("TRINE_DATABASE_SCHEMA", schema), ("TRINE_PYTHON_INTERPRETERS", "none")];
     let mut servers = Vec::new();
     for folder in &folders {
@@ -110,7 +109,7 @@ async fn load(servers: &[Server], connections: usize, duration: Duration) -> Res
 pub(crate) async fn claims(options: &Options) -> Result<()> {
     let postgres = Postgres::start();
     let options_of_store = PostgresOptions {
-        urls: vec![url(&postgres)],
+        urls: vec![postgres.url()],
         schema: "trine".into(),
         partitions: false,
         role: trine::job::Role::All,
@@ -132,7 +131,7 @@ pub(crate) async fn claims(options: &Options) -> Result<()> {
     }
     store.accept(vec![waits.clone()]).await?;
     store.close().await;
-    let mut raw = PgConnection::connect(&format!("{}&options[search_path]=trine", url(&postgres))).await?;
+    let mut raw = PgConnection::connect(&format!("{}&options[search_path]=trine", postgres.url())).await?;
     let jobs = "INSERT INTO jobs (id, queue, rule, bound, choice, priority, accepted_at, owner, type, workload, options) \
                 SELECT {ID}, queue, rule, bound, choice, priority, accepted_at - 1000000000 + n, owner, type, workload, options \
                 FROM jobs, generate_series($2::BIGINT, $3::BIGINT) AS n WHERE id = $1";
@@ -185,9 +184,4 @@ pub(crate) async fn claims(options: &Options) -> Result<()> {
     print(&format!("claims: PostgreSQL, {} jobs that wait, {} that have ended", options.jobs, options.results), &figures);
     store.close().await;
     Ok(())
-}
-
-fn url(postgres: &Postgres) -> String {
-    let folder = Path::new(postgres.folder()).display();
-    format!("postgres://trine@localhost/postgres?host={folder}")
 }

@@ -51,7 +51,6 @@ pub(crate) struct Postgres {
 }
 
 impl Postgres {
-    #[allow(dead_code, reason = "not every test program does that")]
     pub(crate) fn start() -> Self {
         Self::start_at(&[], "")
     }
@@ -92,6 +91,11 @@ impl Postgres {
     /// The folder of its socket.
     pub(crate) fn folder(&self) -> &str {
         &self.folder
+    }
+
+    /// Where its own database is.
+    pub(crate) fn url(&self) -> String {
+        format!("postgres://trine@localhost/postgres?host={}", self.folder())
     }
 }
 

@@ -61,8 +61,7 @@ impl Cluster {
 
     /// A connection past all servers.
     pub(crate) async fn raw(&self) -> PgConnection {
-        let url = format!("postgres://trine@localhost/postgres?host={}&options[search_path]=trine", self.postgres.folder());
-        PgConnection::connect(&url).await.unwrap()
+        PgConnection::connect(&format!("{}&options[search_path]=trine", self.postgres.url())).await.unwrap()
     }
 
     pub(crate) async fn start_with(&self, server: usize, settings: &[(&str, &str)]) -> Server {
@@ -85,7 +84,7 @@ impl Cluster {
     fn database(&self, server: usize) -> String {
         match self.networks.get(server) {
             Some(network) => format!("postgres://trine:unused@{}/postgres", network.database()),
-            None => format!("postgres://trine@localhost/postgres?host={}", self.postgres.folder()),
+            None => self.postgres.url(),
         }
     }
 

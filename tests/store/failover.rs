@@ -5,10 +5,10 @@ use std::sync::Arc;
 use sqlx::{Connection as _, PgConnection};
 use trine::auth::{Key, Scopes};
 use trine::job::JobId;
-use trine::store::postgres::{PostgresOptions, PostgresStore};
+use trine::store::postgres::PostgresStore;
 use trine::store::{KeyStore as _, Lease, Settled, Store as _, StoreError};
 
-use crate::postgres::Schema;
+use crate::postgres::options_at;
 use crate::server::Postgres;
 use crate::{claim_one, io_job, settle, succeeded, until};
 
@@ -17,8 +17,7 @@ fn url(server: &Postgres, port: u16) -> String {
 }
 
 async fn open(urls: Vec<String>) -> Result<PostgresStore, StoreError> {
-    let options = Schema::new().options();
-    PostgresStore::open(PostgresOptions { urls, schema: "trine".into(), clock: None, ..options }).await
+    PostgresStore::open(options_at(urls, "one")).await
 }
 
 /// A job that was accepted, however often that has to be tried.

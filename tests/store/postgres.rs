@@ -51,7 +51,7 @@ impl Schema {
     }
 
     pub(crate) fn url(&self) -> String {
-        let url = format!("postgres://trine@localhost/postgres?host={}", SERVER.folder());
+        let url = SERVER.url();
         if self.durable { url } else { format!("{url}&options[synchronous_commit]=off") }
     }
 
@@ -105,6 +105,11 @@ impl Schema {
             job_log_bytes: 10_000,
         }
     }
+}
+
+/// The options of a node on a database that is a test's own.
+pub(crate) fn options_at(urls: Vec<String>, node: &str) -> PostgresOptions {
+    PostgresOptions { urls, schema: "trine".into(), node: node.into(), clock: None, ..Schema::new().options() }
 }
 
 fn labels(name: &str) -> Labels {

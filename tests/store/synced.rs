@@ -10,7 +10,7 @@ use trine::clock::Timestamp;
 use trine::store::postgres::{PostgresOptions, PostgresStore};
 use trine::store::{Answered, Once, OnceStore as _, Store as _};
 
-use crate::postgres::Schema;
+use crate::postgres::options_at;
 use crate::server::Postgres;
 use crate::{PATIENCE, io_job, until};
 
@@ -24,7 +24,7 @@ struct Database {
 impl Database {
     async fn start() -> Self {
         let server = tokio::task::spawn_blocking(Postgres::start).await.unwrap();
-        let url = format!("postgres://trine@localhost/postgres?host={}", server.folder());
+        let url = server.url();
         Self { connection: PgConnection::connect(&url).await.unwrap(), url, _server: server }
     }
 
@@ -34,10 +34,7 @@ impl Database {
     }
 
     async fn node_with(&self, name: &str, lease: Duration) -> Arc<PostgresStore> {
-        let options = Schema::new().options();
-        let node = name.into();
-        let options =
-            PostgresOptions { urls: vec![self.url.clone()], node, lease, schema: "trine".into(), clock: None, ..options };
+        let options = PostgresOptions { lease, ..options_at(vec![self.url.clone()], name) };
         Arc::new(PostgresStore::open(options).await.unwrap())
     }
 

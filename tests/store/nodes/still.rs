@@ -7,9 +7,9 @@ use serde_json::json;
 use serde_json::value::to_raw_value;
 use trine::job::{NewJob, Queue};
 use trine::store::Store as _;
-use trine::store::postgres::{PostgresOptions, PostgresStore};
+use trine::store::postgres::PostgresStore;
 
-use crate::postgres::Schema;
+use crate::postgres::options_at;
 use crate::proxy::Proxy;
 use crate::server::Postgres;
 use crate::{io_job, until};
@@ -25,17 +25,8 @@ async fn a_node_that_does_not_take_what_it_claims_holds_up_no_other_for_long() {
     let address = address();
     let server = tokio::task::spawn_blocking(move || Postgres::start_at(&[address], "127.0.0.0/8")).await.unwrap();
     let proxy = Proxy::that_stalls((address, 5432), 2 << 20).await;
-    let open = async |node: &str, url: String| {
-        let options = PostgresOptions {
-            urls: vec![url],
-            node: node.into(),
-            schema: "trine".into(),
-            clock: None,
-            ..Schema::new().options()
-        };
-        Arc::new(PostgresStore::open(options).await.unwrap())
-    };
-    let here = open("here", format!("postgres://trine@localhost/postgres?host={}", server.folder())).await;
+    let open = async |node: &str, url: String| Arc::new(PostgresStore::open(options_at(vec![url], node)).await.unwrap());
+    let here = open("here", server.url()).await;
     let still = open("still", format!("postgres://trine@127.0.0.1:{}/postgres?sslmode=disable", proxy.port)).await;
     // More than fits what is between them.
     for _ in 0..40 {
