@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use trine::job::{Concurrency, Queue};
+use trine::job::Queue;
 
+use crate::limits::limited;
 use crate::{Place, accept, apart, claim_one, io_job, settle, succeeded, with_priority};
 
 crate::for_every_driver!(what_waits_for_a_slot_grows_older);
@@ -21,12 +22,7 @@ async fn what_waits_for_a_slot_grows_older(place: impl Place) {
     // What does not wait for a slot: a time, and a limit that is used up.
     let mut later = io_job();
     later.submission.run_at = Some(trine::clock::Clock::now(place.clock()).after(Duration::from_secs(3_600)));
-    let limited = || {
-        let mut job = apart(io_job());
-        job.submission.concurrency = Some(Box::new(Concurrency { key: "k".into(), limit: 1 }));
-        job
-    };
-    accept(&store, &[later, limited(), limited()]).await;
+    accept(&store, &[later, apart(limited("k", 1)), apart(limited("k", 1))]).await;
     let holds = store.claim(Queue::Processes, 1).await.unwrap();
     accept(&store, &[io_job()]).await;
     place.clock().advance(Duration::from_secs(10));

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use trine::clock::Timestamp;
-use trine::job::{ComparisonId, Ending, Event, JobId, NewJob, Owner, Webhook};
+use trine::job::{ComparisonId, Ending, Event, JobId, NewJob, Owner};
 use trine::store::{DeliveryFilter, EventFilter, Filter, MINUTE, Order, Page, Store};
 
+use crate::webhooks::webhook;
 use crate::{Place, accept, claim_one, finish_all, io_job, settle, succeeded};
 
 crate::for_every_driver!(
@@ -105,8 +106,7 @@ async fn deliveries_are_those_of_an_owner(place: impl Place) {
     let [mine, theirs] = owners();
     let store = place.open().await;
     let mut job = job_of(mine);
-    let webhook = Webhook { url: "http://h/hook".into(), host: "h".into(), secret: None, events: Vec::new() };
-    job.submission.webhook = Some(Box::new(webhook));
+    job.submission.webhook = Some(Box::new(webhook("h")));
     finish_all(&store, std::slice::from_ref(&job)).await;
     let of = async |owner| {
         let filter = DeliveryFilter { owner: Some(owner), ..DeliveryFilter::default() };

@@ -6,12 +6,13 @@ use std::time::Duration;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use trine::clock::{Clock, Timestamp};
 use trine::dispatch::Retention;
-use trine::job::{Concurrency, Dependency, JobId, LogStream, NewJob, Note, OnFailure, Webhook};
+use trine::job::{Concurrency, Dependency, JobId, LogStream, NewJob, Note, OnFailure};
 use trine::store::postgres::{PostgresOptions, PostgresStore};
 use trine::store::{Cancellation, DeliveryFilter, Filter, Order, Page, Removal, Removed, Requeue, Store};
 use trine::webhook::{DeliveryAttempt, Verdict};
 
 use crate::postgres::Schema;
+use crate::webhooks::webhook;
 use crate::{PATIENCE, Place, accept, claim_one, end_one, finish_all, io_job, settle, state, succeeded, until};
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -360,8 +361,7 @@ async fn a_day_of_which_a_webhook_is_to_tell_stays() {
     let store = place.open().await;
     let mut raw = place.raw().await;
     let mut job = job_of(&place);
-    let webhook = Webhook { url: "http://a/".into(), host: "a:80".into(), secret: None, events: Vec::new() };
-    job.submission.webhook = Some(Box::new(webhook));
+    job.submission.webhook = Some(Box::new(webhook("a")));
     finish_all(&store, std::slice::from_ref(&job)).await;
     let (_, moment) = two_days(&place, &store).await;
     assert_eq!(remove_before(&store, moment).await.iter().sum::<u64>(), 6);

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::PgConnection;
-use trine::job::{Concurrency, NewJob, Owner, Queue};
+use trine::job::{NewJob, Owner, Queue};
 use trine::store::{Settlement, Store};
 
+use crate::limits::limited;
 use crate::postgres::Schema;
 use crate::{claim_one, io_job, settle, succeeded, until};
 
@@ -112,9 +113,7 @@ async fn what_waits_of_an_owner_is_counted_without_what_has_ended() {
 async fn a_page_of_limits_is_no_walk_over_all_lanes() {
     let place = Schema::new();
     let store: Arc<dyn Store> = place.node("here").await;
-    let mut job = io_job();
-    job.submission.concurrency = Some(Box::new(Concurrency { key: "0".into(), limit: 1 }));
-    store.accept(vec![job]).await.unwrap();
+    store.accept(vec![limited("0", 1)]).await.unwrap();
     let mut raw = place.raw().await;
     let lanes = "INSERT INTO lanes (queue, lane, turn, ckey, place) \
                  SELECT 0, n::TEXT, n, n::TEXT, '' FROM generate_series(1, 3000) AS n; ANALYZE lanes";

@@ -7,10 +7,11 @@ use serde_json::json;
 use serde_json::value::to_raw_value;
 use trine::clock::Timestamp;
 use trine::dispatch::Retention;
-use trine::job::{ComparisonId, JobId, LogStream, NewJob, Note, Webhook};
+use trine::job::{ComparisonId, JobId, LogStream, NewJob, Note};
 use trine::store::{ComparisonEnd, DeliveryFilter, Filter, Order, Page, Removal, Removed, Store};
 use trine::webhook::{DeliveryAttempt, Verdict};
 
+use crate::webhooks::told;
 use crate::{Place, accept, claim_one, end_one, finish_all, io_job, settle, state, succeeded};
 
 crate::for_every_driver!(
@@ -92,9 +93,7 @@ async fn by_age_only_what_has_ended_before_is_removed(place: impl Place) {
 
 async fn what_is_still_to_be_told_stays(place: impl Place) {
     let store = place.open().await;
-    let mut job = io_job();
-    let webhook = Webhook { url: "http://a/".into(), host: "a:80".into(), secret: None, events: Vec::new() };
-    job.submission.webhook = Some(Box::new(webhook));
+    let job = told("a");
     finish_all(&store, std::slice::from_ref(&job)).await;
     let others = finished(&store, 2).await;
     assert_eq!(store.remove_results(None, 100).await.unwrap(), removed(2));
@@ -108,9 +107,7 @@ async fn what_is_still_to_be_told_stays(place: impl Place) {
 
 async fn what_is_removed_by_its_id_is_still_told(place: impl Place) {
     let store = place.open().await;
-    let mut job = io_job();
-    let webhook = Webhook { url: "http://a/".into(), host: "a:80".into(), secret: None, events: Vec::new() };
-    job.submission.webhook = Some(Box::new(webhook));
+    let job = told("a");
     finish_all(&store, std::slice::from_ref(&job)).await;
     assert_eq!(store.remove_result(job.id).await.unwrap(), Removal::Removed);
     let due = async || store.due_deliveries(Timestamp::now(), (10, 10), &[]).await.unwrap();

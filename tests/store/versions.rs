@@ -8,7 +8,7 @@ use sqlx::{Executor, PgConnection};
 use trine::auth::{Key, Scopes};
 use trine::clock::{Clock, Timestamp};
 use trine::dispatch::{Deliverer, DeliverySettings};
-use trine::job::{Concurrency, NewJob, Owner, Queue, Secret, Webhook};
+use trine::job::{NewJob, Owner, Queue, Secret};
 use trine::outbound::{Outbound, OutboundSettings};
 use trine::store::postgres::PostgresStore;
 use trine::store::{
@@ -16,7 +16,9 @@ use trine::store::{
 };
 use trine::webhook::{DeliveryAttempt, Rules, Verdict};
 
+use crate::limits::limited;
 use crate::postgres::Schema;
+use crate::webhooks::told;
 use crate::{Place, end_one, io_job, settle, succeeded, until};
 
 /// What a newer version does to the database that older ones can live with.
@@ -83,9 +85,7 @@ async fn what_a_newer_version_adds_disturbs_nobody_and_stays() {
         run(runs, 5).await;
         assert_eq!(takes.requeue(jobs[0].id).await.unwrap(), Requeue::Queued);
         run(takes, 1).await;
-        let mut limited = io_job();
-        limited.submission.concurrency = Some(Box::new(Concurrency { key: "k".into(), limit: 1 }));
-        takes.accept(vec![limited]).await.unwrap();
+        takes.accept(vec![limited("k", 1)]).await.unwrap();
         run(runs, 1).await;
     }
     let nodes = there.nodes().await.unwrap();
@@ -156,8 +156,7 @@ async fn a_job_that_cannot_be_read_holds_up_no_other() {
     place.clock().stop();
     let store = Arc::new(PostgresStore::open(place.options()).await.unwrap());
     let mut raw = place.raw().await;
-    let (plain, mut limited, mut late) = (io_job(), io_job(), io_job());
-    limited.submission.concurrency = Some(Box::new(Concurrency { key: "k".into(), limit: 1 }));
+    let (plain, limited, mut late) = (io_job(), limited("k", 1), io_job());
     late.submission.expires_at = Some(place.clock().now().after(Duration::from_secs(3_600)));
     store.accept(vec![plain.clone(), limited.clone(), late.clone()]).await.unwrap();
     // A tag, and an option, of a newer version.
@@ -202,16 +201,13 @@ async fn jobs_in_a_queue_of_a_newer_version_are_left_to_it() {
     let place = Schema::new();
     let store = Arc::new(PostgresStore::open(place.options()).await.unwrap());
     let mut raw = place.raw().await;
-    let mut limited = io_job();
-    limited.submission.concurrency = Some(Box::new(Concurrency { key: "k".into(), limit: 1 }));
-    store.accept(vec![io_job(), limited.clone()]).await.unwrap();
+    store.accept(vec![io_job(), limited("k", 1)]).await.unwrap();
     store.close().await;
     let elsewhere = "UPDATE jobs SET queue = 40; UPDATE work SET queue = 40; UPDATE lanes SET queue = 40, gate = 1; \
                      UPDATE shared SET state = '{}'";
     do_as_newer(&mut raw, elsewhere).await;
     let store = Arc::new(PostgresStore::open(place.options()).await.unwrap());
-    limited.id = io_job().id;
-    store.accept(vec![io_job(), limited]).await.unwrap();
+    store.accept(vec![io_job(), limited("k", 1)]).await.unwrap();
     run(&store, 2).await;
     let counted =
         "SELECT (state::JSON -> 'counts' -> 40 ->> 1)::BIGINT + (state::JSON -> 'counts' -> 40 ->> 4)::BIGINT FROM shared";
@@ -231,10 +227,7 @@ async fn what_a_newer_version_says_of_deliveries_and_counts_stays() {
     let place = Schema::new();
     let store = Arc::new(PostgresStore::open(place.options()).await.unwrap());
     let mut raw = place.raw().await;
-    let mut job = io_job();
-    let (url, host) = ("https://example.com/".to_owned(), "example.com".to_owned());
-    job.submission.webhook = Some(Box::new(Webhook { url, host, secret: None, events: Vec::new() }));
-    store.accept(vec![job]).await.unwrap();
+    store.accept(vec![told("example.com")]).await.unwrap();
     run(&store, 1).await;
     do_as_newer(&mut raw, r#"UPDATE deliveries SET log = '[{"at":"2026-01-01T00:00:00Z","took_us":5,"status":500,"added":1}]'"#)
         .await;
@@ -259,14 +252,7 @@ async fn a_message_that_cannot_be_read_or_written_is_left_to_other_nodes() {
     let place = Schema::new();
     let (store, other) = (place.node("here").await, place.node("other").await);
     let mut raw = place.raw().await;
-    let jobs: Vec<NewJob> = (0..3)
-        .map(|_| {
-            let mut job = io_job();
-            let (url, host) = ("http://127.0.0.1:9/".to_owned(), "127.0.0.1".to_owned());
-            job.submission.webhook = Some(Box::new(Webhook { url, host, secret: None, events: Vec::new() }));
-            job
-        })
-        .collect();
+    let jobs: Vec<NewJob> = (0..3).map(|_| told("127.0.0.1:9")).collect();
     store.accept(jobs.clone()).await.unwrap();
     run(&store, 3).await;
     // An end of a newer version, and a job.
@@ -302,9 +288,7 @@ async fn whose_the_messages_are_that_an_older_version_has_left_is_found_out() {
     let mut raw = place.raw().await;
     let [mine, theirs] = [1, 2].map(|code| Owner::from_code(code).unwrap());
     let jobs = [Some(mine), Some(theirs), None].map(|owner| {
-        let mut job = io_job();
-        let (url, host) = ("https://example.com/".to_owned(), "example.com".to_owned());
-        job.submission.webhook = Some(Box::new(Webhook { url, host, secret: None, events: Vec::new() }));
+        let mut job = told("example.com");
         job.submission.owner = owner;
         job
     });

@@ -24,7 +24,7 @@ crate::for_every_driver!(
     a_delivery_is_due_by_a_clock_that_was_set_back,
 );
 
-fn webhook(host: &str) -> Webhook {
+pub(crate) fn webhook(host: &str) -> Webhook {
     Webhook { url: format!("http://{host}/hook"), host: host.into(), secret: None, events: Vec::new() }
 }
 
@@ -34,7 +34,8 @@ fn with_webhook(webhook: Webhook) -> NewJob {
     job
 }
 
-fn told(host: &str) -> NewJob {
+/// A job whose end is told there.
+pub(crate) fn told(host: &str) -> NewJob {
     with_webhook(webhook(host))
 }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use trine::clock::Timestamp;
-use trine::job::{ComparisonId, Concurrency, JobId, NewJob, Owner, Queue, Webhook};
+use trine::job::{ComparisonId, JobId, Owner, Queue};
 use trine::schedule::{CatchUp, Fire, FireOutcome, Overlap, Schedule, Timetable};
 use trine::store::postgres::PostgresStore;
 use trine::store::{
@@ -15,7 +15,9 @@ use trine::store::{
 };
 use trine::webhook::{DeliveryAttempt, DeliveryState, Verdict};
 
+use crate::limits::limited;
 use crate::postgres::Schema;
+use crate::webhooks::told;
 use crate::{PATIENCE, end_one, io_job, settle, succeeded, until};
 
 crate::on_postgres!(
@@ -31,14 +33,7 @@ fn at(seconds: i64) -> Timestamp {
 async fn a_limit_holds_for_all_nodes_together(place: Schema) {
     const JOBS: usize = 60;
     let nodes = [place.node("a").await, place.node("b").await];
-    let jobs: Vec<NewJob> = (0..JOBS)
-        .map(|_| {
-            let mut job = io_job();
-            job.submission.concurrency = Some(Box::new(Concurrency { key: "k".into(), limit: 3 }));
-            job
-        })
-        .collect();
-    nodes[0].accept(jobs).await.unwrap();
+    nodes[0].accept((0..JOBS).map(|_| limited("k", 3)).collect()).await.unwrap();
     let running = Arc::new(AtomicUsize::new(0));
     let left = Arc::new(AtomicUsize::new(JOBS));
     let claimers = nodes.map(|node| {
@@ -240,10 +235,7 @@ async fn a_time_that_waits_is_fired_once_and_one_of_a_schedule_that_is_paused_or
 async fn a_message_that_another_node_has_just_delivered_is_not_sent_again() {
     let place = Schema::new();
     let store = place.node("here").await;
-    let mut job = io_job();
-    job.submission.webhook =
-        Some(Box::new(Webhook { url: "http://a/hook".into(), host: "a".into(), secret: None, events: Vec::new() }));
-    store.accept(vec![job]).await.unwrap();
+    store.accept(vec![told("a")]).await.unwrap();
     end_one(&store).await;
     // Another one has it in hand as this one looks for what is due.
     let mut other = place.raw().await;
@@ -311,9 +303,8 @@ async fn a_node_that_comes_with_a_higher_quota_opens_what_a_lower_one_has_shut()
     let place = Schema::new();
     let owner: Owner = "00000000000a".parse().unwrap();
     let confined = |n: usize| {
-        let mut job = io_job();
+        let mut job = limited(&n.to_string(), 1);
         (job.submission.owner, job.submission.confined) = (Some(owner), true);
-        job.submission.concurrency = Some(Box::new(Concurrency { key: n.to_string(), limit: 1 }));
         job
     };
     let before = place.node("before").await;

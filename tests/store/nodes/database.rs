@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use trine::clock::Clock as _;
-use trine::job::{Concurrency, JobId, NewJob, Outcome, State, Webhook};
+use trine::job::{JobId, NewJob, Outcome, State, Webhook};
 use trine::store::postgres::PostgresStore;
 use trine::store::{BloatStore, DeliveryFilter, Settled, Settlement, Store, StoreError, WebhookStore};
 
+use crate::limits::limited;
 use crate::postgres::Schema;
 use crate::{Place as _, claim_one, end_one, io_job, settle, succeeded, until};
 
@@ -61,8 +62,7 @@ async fn what_nobody_asked_for_costs_no_command_its_answer() {
     place.clock().stop();
     let store = Arc::new(PostgresStore::open(place.options()).await.unwrap());
     let webhook = |url: String| Some(Box::new(Webhook { url, host: "a".into(), secret: None, events: Vec::new() }));
-    let [again, mut limited, mut untold, mut told, mut late] = [io_job(), io_job(), io_job(), io_job(), io_job()];
-    limited.submission.concurrency = Some(Box::new(Concurrency { key: "k".into(), limit: 1 }));
+    let [again, limited, mut untold, mut told, mut late] = [io_job(), limited("k", 1), io_job(), io_job(), io_job()];
     // Longer than an index takes, as an older version took it.
     untold.submission.webhook = webhook((0..400).map(|_| JobId::new().to_string()).collect());
     told.submission.webhook = webhook("http://a/".into());

@@ -6,7 +6,7 @@ use std::time::Duration;
 use sqlx::Connection as _;
 use sqlx::PgConnection;
 use trine::clock::Timestamp;
-use trine::job::{NewJob, Queue, State, Webhook};
+use trine::job::{NewJob, Queue, State};
 use trine::store::postgres::PostgresStore;
 use trine::store::{DeliveryFilter, NodeStore, Revocation, Settled, Settlement, Store, StoreError, WebhookStore};
 
@@ -14,6 +14,7 @@ use trine::webhook::{DeliveryAttempt, Verdict};
 
 use super::revoked;
 use crate::postgres::Schema;
+use crate::webhooks::told;
 use crate::{PATIENCE, Place as _, claim_one, end_one, io_job, settle, succeeded, until};
 
 crate::on_postgres!(
@@ -89,9 +90,7 @@ async fn what_a_node_was_about_to_send_is_sent_by_others_once_it_is_gone(place: 
     let lives = place.node("lives").await;
     for is_closed in [true, false] {
         let goes = place.node("goes").await;
-        let mut job = io_job();
-        job.submission.webhook =
-            Some(Box::new(Webhook { url: "http://a/hook".into(), host: "a".into(), secret: None, events: Vec::new() }));
+        let job = told("a");
         goes.accept(vec![job.clone()]).await.unwrap();
         end_one(&goes).await;
         let due = async |store: &PostgresStore| {

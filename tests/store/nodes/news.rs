@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use sqlx::postgres::PgListener;
 use trine::clock::Timestamp;
-use trine::job::{Concurrency, NewJob, Queue};
+use trine::job::{NewJob, Queue};
 use trine::store::postgres::PostgresStore;
 use trine::store::{Cancellation, EventFilter, Follower, Revocation, Settled, Settlement, Store};
 
 use super::revoked;
+use crate::limits::limited;
 use crate::postgres::Schema;
 use crate::{PATIENCE, claim_one, io_job, settle, succeeded};
 
@@ -80,9 +81,7 @@ async fn others_are_told_of_what_a_node_leaves_to_them() {
     hear().await;
     waiting.await.unwrap();
     // Those with a limit wait as well.
-    let mut job = io_job();
-    job.submission.concurrency = Some(Box::new(Concurrency { key: "k".into(), limit: 1 }));
-    node.accept(vec![job]).await.unwrap();
+    node.accept(vec![limited("k", 1)]).await.unwrap();
     hear().await;
 }
 
