@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::cluster::Cluster;
 use crate::comparisons::{ask, until_state};
 use crate::port::Port;
-use crate::server::{Server, folder, program, trine, until, until_said};
+use crate::server::{Server, folder, program, sleep, trine, until, until_said};
 
 const COMMANDS: &str = r#"
 [commands.shell]
@@ -216,7 +216,7 @@ async fn a_file_is_had_whole_or_in_part_and_never_shown_as_a_page() {
 async fn an_attempt_that_runs_again_after_a_crash_has_the_files_of_its_second_run_alone() {
     let folder = folder();
     let server = Server::start(folder.path(), &[]).await;
-    let holds = server.submit(&json!({"bound": "io", "workload": {"type": "sleep", "ms": 600_000}})).await;
+    let holds = server.submit(&sleep(600_000)).await;
     let mut waits = python("processes", "(left / 'second').write_text('2')");
     waits["after"] = json!([{"job": holds, "on_failure": "run"}]);
     let leaves = server.submit(&waits).await;

@@ -14,7 +14,7 @@ use crate::load::Load;
 use crate::network::{ADDRESSES, Network};
 use crate::postgres::Postgres;
 use crate::schedules::until_runs;
-use crate::server::{PATIENCE, Server, client, folder, number, refusal, until, until_said};
+use crate::server::{PATIENCE, Server, client, folder, number, refusal, sleep, until, until_said, with};
 
 /// How many jobs are accepted before each fault, and how long a lease lasts: `TRINE_JOBS=10000 TRINE_TEST_LEASE_MS=30000` is the long form.
 const JOBS: usize = 300;
@@ -108,10 +108,6 @@ fn faketime() -> String {
     let folders = std::fs::read_dir("/usr/lib").unwrap().flatten();
     let path = folders.map(|folder| folder.path().join("faketime/libfaketimeMT.so.1")).find(|path| path.exists());
     path.expect("libfaketime: see scripts/install-test-deps.sh").to_str().unwrap().to_owned()
-}
-
-fn sleep(ms: u128) -> Value {
-    json!({"bound": "io", "workload": {"type": "sleep", "ms": ms}})
 }
 
 /// Jobs that take their time, submitted to a server that runs some of them; in their second attempt when it has lost them.
@@ -242,7 +238,7 @@ async fn what_a_server_gives_up_runs_again_and_does_not_end_as_cancelled() {
     let cluster = Cluster::apart(1).await;
     let server = cluster.start(0).await;
     // Longer than it takes to give up.
-    let id = server.submit(&sleep(3 * cluster.lease.as_millis())).await;
+    let id = server.submit(&sleep((3 * cluster.lease).as_millis().try_into().unwrap())).await;
     server.until_state(&id, "running").await;
     cluster.networks[0].cut();
     until_said(cluster.folder(0), "has not been reached for too long").await;
@@ -316,9 +312,7 @@ async fn a_server_that_is_cut_off_says_so_and_comes_back_by_itself() {
     for answer in futures_util::future::join_all((0..40).map(|n| ask(n).send())).await {
         assert_eq!(answer.unwrap().status(), 200);
     }
-    let mut job = sleep(0);
-    job["requires"] = json!({ "node": name });
-    let there = other.submit(&job).await;
+    let there = other.submit(&with(sleep(0), json!({ "requires": { "node": name } }))).await;
     other.until_state(&there, "succeeded").await;
 }
 
@@ -353,9 +347,7 @@ async fn a_server_whose_clock_is_hours_fast_goes_by_that_of_the_database() {
     let fast = [("LD_PRELOAD", &*faketime), ("FAKETIME", "+3h"), ("FAKETIME_DONT_FAKE_MONOTONIC", "1")];
     let servers = [cluster.start_with(0, &fast).await, cluster.start(1).await];
     let in_minutes = |minutes: u64| jiff::Timestamp::now() + Duration::from_secs(60 * minutes);
-    let mut delayed = sleep(0);
-    delayed["delay_ms"] = json!(200);
-    let id = servers[0].submit(&delayed).await;
+    let id = servers[0].submit(&with(sleep(0), json!({ "delay_ms": 200 }))).await;
     let due: jiff::Timestamp = servers[1].get(&format!("/jobs/{id}")).await["run_at"].as_str().unwrap().parse().unwrap();
     assert!(due < in_minutes(1), "{due}");
     servers[1].until_state(&id, "succeeded").await;
@@ -430,9 +422,7 @@ async fn a_server_whose_name_another_one_has_says_so_until_that_is_gone() {
 async fn a_server_that_is_told_to_stop_is_seen_to_drain() {
     let cluster = Cluster::of(2).await;
     let (ends, other) = (cluster.start_with(0, &[("TRINE_NODE", "ends")]).await, cluster.start(1).await);
-    let mut job = sleep(600_000);
-    job["requires"] = json!({ "node": "ends" });
-    let id = other.submit(&job).await;
+    let id = other.submit(&with(sleep(600_000), json!({ "requires": { "node": "ends" } }))).await;
     other.until_state(&id, "running").await;
     ends.signal(Signal::SIGTERM);
     let drains = async || {

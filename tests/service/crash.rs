@@ -3,11 +3,10 @@
 use std::path::Path;
 use std::time::Duration;
 
-use serde_json::json;
 use sqlx::{Connection, SqliteConnection};
 
 use crate::load::Load;
-use crate::server::{Server, database, folder, number};
+use crate::server::{Server, database, folder, number, sleep};
 
 /// How often the server is killed, and how many jobs are accepted before each time: `TRINE_KILLS=50 TRINE_JOBS=20000` is the long form.
 const KILLS: usize = 3;
@@ -57,7 +56,7 @@ async fn is_sound(folder: &Path) {
 async fn a_job_that_is_there_at_every_crash_ends_as_lost() {
     let folder = folder();
     let mut server = Server::start(folder.path(), &[("TRINE_MAX_LOSSES", "3")]).await;
-    let id = server.submit(&json!({"bound": "io", "workload": {"type": "sleep", "ms": 600_000}})).await;
+    let id = server.submit(&sleep(600_000)).await;
     for attempt in 1..=3 {
         server.until(&id, |job| job["state"] == "running" && job["attempt"] == attempt).await;
         server.crash();

@@ -7,7 +7,7 @@ use std::process::Command;
 use serde_json::json;
 use sqlx::{Connection as _, SqliteConnection};
 
-use crate::server::{Server, database, folder, program, refusal, refusal_by, trine, until, until_said};
+use crate::server::{Server, database, folder, program, refusal, refusal_by, sleep, trine, until, until_said, with};
 
 #[tokio::test]
 async fn a_second_server_does_not_get_it_whatever_its_database_is() {
@@ -136,7 +136,7 @@ async fn a_start_that_fails_costs_no_job_an_attempt() {
     let server = Server::start(folder.path(), &[]).await;
     let mut ids = Vec::new();
     for _ in 0..20 {
-        ids.push(server.submit(&json!({"bound": "io", "delay_ms": 3_600_000, "workload": {"type": "sleep", "ms": 1}})).await);
+        ids.push(server.submit(&with(sleep(1), json!({ "delay_ms": 3_600_000 }))).await);
     }
     server.stop();
     // Their time comes while no server is there.
@@ -163,13 +163,13 @@ async fn a_start_that_fails_costs_no_job_an_attempt() {
 async fn all_that_wait_are_cancelled_by_a_clock_that_was_set_back() {
     let folder = folder();
     let server = Server::start(folder.path(), &[]).await;
-    server.ended(&json!({"bound": "io", "workload": {"type": "sleep", "ms": 1}})).await;
+    server.ended(&sleep(1)).await;
     server.stop();
     let mut raw = SqliteConnection::connect(&format!("sqlite:{}", database(folder.path()).display())).await.unwrap();
     sqlx::query("UPDATE results SET finished_at = finished_at + 86400000000").execute(&mut raw).await.unwrap();
     raw.close().await.unwrap();
     let server = Server::start(folder.path(), &[]).await;
-    let id = server.submit(&json!({"bound": "io", "delay_ms": 3_600_000, "workload": {"type": "sleep", "ms": 1}})).await;
+    let id = server.submit(&with(sleep(1), json!({ "delay_ms": 3_600_000 }))).await;
     let answer = server.client.post(format!("{}/jobs/cancel", server.url)).json(&json!({"all": true})).send().await.unwrap();
     assert_eq!(answer.json::<serde_json::Value>().await.unwrap(), json!({"cancelled": 1, "stopping": 0}));
     assert_eq!(server.get(&format!("/jobs/{id}")).await["state"], "cancelled");

@@ -12,7 +12,7 @@ use sqlx::{Connection, SqliteConnection};
 use tokio::sync::Mutex;
 use trine::telemetry::Sparing;
 
-use crate::server::{PATIENCE, Server, client, database, folder, program, refusal, trine, until, until_said};
+use crate::server::{PATIENCE, Server, client, database, folder, program, refusal, sleep, trine, until, until_said};
 
 /// A disk of its own, as large as this, that is gone with the server: only root may mount one.
 const MOUNT: &str = "mount -t tmpfs -o size=24m tmpfs \"$0\" && exec \"$@\"";
@@ -123,11 +123,11 @@ async fn a_full_disk_refuses_jobs_and_loses_none_and_all_goes_on_when_there_is_r
 async fn while_another_program_holds_the_database_writes_are_refused_and_reads_go_on() {
     let folder = folder();
     let server = Server::start(folder.path(), &[]).await;
-    let id = server.submit(&json!({"bound": "io", "workload": {"type": "sleep", "ms": 0}})).await;
+    let id = server.submit(&sleep(0)).await;
     server.until_state(&id, "succeeded").await;
     let mut other = raw(&database(folder.path())).await;
     sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
-    let submission = json!({"bound": "io", "workload": {"type": "sleep", "ms": 0}});
+    let submission = sleep(0);
     let refused = server.client.post(format!("{}/jobs", server.url)).json(&submission).send().await.unwrap();
     assert_eq!(refused.status(), 503);
     assert!(refused.headers().contains_key("retry-after"));
@@ -167,7 +167,7 @@ async fn a_damaged_page_is_reported_and_not_served() {
     let folder = folder();
     let server = Server::start(folder.path(), &[]).await;
     // A server that starts looks at the latest ten thousand results.
-    let noop = json!({"bound": "io", "workload": {"type": "sleep", "ms": 0}});
+    let noop = sleep(0);
     let mut ids = Vec::new();
     for _ in 0..2 {
         ids.extend(server.submit_all(&vec![noop.clone(); 6_000]).await);

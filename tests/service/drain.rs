@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 
 use crate::cancel::descendants;
 use crate::load::check;
-use crate::server::{PATIENCE, Server, client, folder, number, program, trine, until, until_said};
+use crate::server::{PATIENCE, Server, client, folder, number, program, sleep, trine, until, until_said};
 
 #[tokio::test]
 async fn what_runs_is_finished_and_what_waits_is_kept() {
@@ -37,7 +37,7 @@ async fn what_runs_is_finished_and_what_waits_is_kept() {
 async fn clients_are_handed_over_before_anything_is_refused() {
     let folder = folder();
     let server = Server::start(folder.path(), &[("TRINE_HANDOVER_MS", "3600000")]).await;
-    let job = json!({"bound": "io", "workload": {"type": "sleep", "ms": 0}});
+    let job = sleep(0);
     let submit = async || server.client.post(format!("{}/jobs", server.url)).json(&job).send().await.unwrap();
     let before = submit().await;
     assert_eq!((before.status().as_u16(), before.headers().get("connection")), (202, None));
@@ -162,7 +162,7 @@ async fn a_terminal_that_is_gone_drains_what_is_not_to_outlive_it() {
     let job = server.get(&format!("/jobs/{id}")).await;
     assert_eq!((&job["state"], &job["attempt"]), (&json!("succeeded"), &json!(1)), "{job}");
     server.signal(Signal::SIGHUP);
-    assert_eq!(server.ended(&json!({"bound": "io", "workload": {"type": "sleep", "ms": 0}})).await["state"], "succeeded");
+    assert_eq!(server.ended(&sleep(0)).await["state"], "succeeded");
     server.stop();
 }
 
@@ -207,7 +207,7 @@ impl Load {
 /// Work for each executor: most of it is over soon, some takes longer than some servers wait.
 fn job(n: usize) -> Value {
     match n % 20 {
-        0 => json!({"bound": "io", "workload": {"type": "sleep", "ms": 400}}),
+        0 => sleep(400),
         1 => json!({"bound": "io", "executor": "threads", "workload": {"type": "sleep", "ms": 400}}),
         2 => json!({"bound": "io", "executor": "processes", "workload": {"type": "sleep", "ms": 20}}),
         3..10 => json!({"bound": "cpu", "workload": {"type": "primes", "below": 2_000}}),

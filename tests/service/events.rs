@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 
-use crate::server::{PATIENCE, Server, folder, until};
+use crate::server::{PATIENCE, Server, folder, sleep, until, with};
 
 /// An event as it was sent; one without a kind tells only where to go on.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -79,10 +79,6 @@ async fn status(server: &Server, path: &str, after: &str) -> StatusCode {
 
 pub(crate) fn kinds(events: &[Sent]) -> Vec<&str> {
     events.iter().map(|sent| sent.kind.as_str()).collect()
-}
-
-fn sleep(ms: u64) -> Value {
-    json!({ "bound": "io", "workload": { "type": "sleep", "ms": ms } })
 }
 
 /// A Python job that writes so many lines, in one go or with pauses. It does not end before this attempt.
@@ -263,8 +259,7 @@ async fn filters_select_what_is_sent() {
     let folder = folder();
     let server = Server::start(folder.path(), &[]).await;
     let begin = open(&server, "/events", None).await.next().await.unwrap().id;
-    let mut tagged = sleep(0);
-    tagged["tags"] = json!({ "team": "search", "level": "1" });
+    let tagged = with(sleep(0), json!({ "tags": { "team": "search", "level": "1" } }));
     let job = server.submit(&tagged).await;
     let other = server
         .submit(&json!({ "bound": "cpu", "workload": { "type": "primes", "below": 100 }, "tags": { "team": "search" } }))

@@ -6,9 +6,9 @@ use std::net::TcpStream;
 
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::stat::Mode;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::server::{Server, folder, program, trine, until_said};
+use crate::server::{Server, folder, program, sleep, trine, until_said};
 
 #[tokio::test]
 async fn a_log_that_nobody_reads_holds_up_nothing() {
@@ -29,7 +29,7 @@ async fn a_log_that_nobody_reads_holds_up_nothing() {
         let _ = connection.read_to_end(&mut Vec::new());
     }
     for _ in 0..10 {
-        let id = server.submit(&json!({"bound": "io", "workload": {"type": "sleep", "ms": 0}})).await;
+        let id = server.submit(&sleep(0)).await;
         server.until_state(&id, "succeeded").await;
     }
     server.stop();

@@ -1,12 +1,8 @@
 //! Results that are not kept any longer: gone from every list, still counted, and their ids are those of no job.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::server::{Server, folder, until};
-
-fn sleep() -> Value {
-    json!({ "bound": "io", "workload": { "type": "sleep", "ms": 0 }, "tags": { "a": "b" } })
-}
+use crate::server::{Server, folder, sleep, until, with};
 
 async fn until_kept(server: &Server, count: usize) {
     let kept = async || (server.results().await.len() == count).then_some(());
@@ -17,7 +13,7 @@ async fn until_kept(server: &Server, count: usize) {
 async fn no_more_results_are_kept_than_are_to_be() {
     let folder = folder();
     let server = Server::start(folder.path(), &[]).await;
-    let ids = server.submit_all(&vec![sleep(); 1_000]).await;
+    let ids = server.submit_all(&vec![with(sleep(0), json!({ "tags": { "a": "b" } })); 1_000]).await;
     until_kept(&server, 1_000).await;
     drop(server);
 
@@ -29,7 +25,7 @@ async fn no_more_results_are_kept_than_are_to_be() {
     assert_eq!((status(&ids[0]).await.as_u16(), status(&ids[999]).await.as_u16()), (404, 200));
     let remove = async |id: &str| server.client.delete(format!("{}/results/{id}", server.url)).send().await.unwrap().status();
     assert_eq!((remove(&ids[999]).await.as_u16(), remove(&ids[999]).await.as_u16()), (204, 404));
-    let waiting = json!({ "bound": "io", "workload": { "type": "sleep", "ms": 600_000 } });
+    let waiting = sleep(600_000);
     let waiting = server.submit(&waiting).await;
     assert_eq!(remove(&waiting).await, 409);
     drop(server);

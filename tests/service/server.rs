@@ -8,7 +8,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use reqwest::StatusCode;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 pub(crate) use crate::patience::{PATIENCE, until};
 use crate::port::Port;
@@ -224,6 +224,18 @@ pub(crate) fn client() -> reqwest::Client {
         .with_root_certificates(roots)
         .with_no_client_auth();
     reqwest::Client::builder().no_proxy().tls_backend_preconfigured(tls).build().unwrap()
+}
+
+/// A job that waits this long.
+pub(crate) fn sleep(ms: u64) -> Value {
+    json!({ "bound": "io", "workload": { "type": "sleep", "ms": ms } })
+}
+
+/// The job with other options.
+pub(crate) fn with(mut job: Value, options: Value) -> Value {
+    let Value::Object(options) = options else { panic!("options are an object") };
+    job.as_object_mut().unwrap().extend(options);
+    job
 }
 
 /// A number of the environment; whoever sets it wants more than `make test` has time for.

@@ -9,7 +9,7 @@ use crate::cluster::Cluster;
 use crate::comparisons::{ask as compare, asks, until_state};
 use crate::events::{kinds, open};
 use crate::functions::{SOURCE, ask, call, deploy, output};
-use crate::server::{PATIENCE, Server, folder, until, until_said};
+use crate::server::{PATIENCE, Server, folder, sleep, until, until_said, with};
 use crate::webhooks::{Receiver, SECRET, delivery};
 
 /// Does it both ways round.
@@ -23,16 +23,6 @@ async fn cluster(settings: &[(&str, &str)]) -> (Cluster, [Server; 2]) {
     let cluster = Cluster::of(2).await;
     let servers = [cluster.start_with(0, settings).await, cluster.start_with(1, settings).await];
     (cluster, servers)
-}
-
-fn sleep(ms: u64) -> Value {
-    json!({ "bound": "io", "workload": { "type": "sleep", "ms": ms } })
-}
-
-fn with(mut job: Value, more: Value) -> Value {
-    let Value::Object(more) = more else { panic!("an object: {more}") };
-    job.as_object_mut().unwrap().extend(more);
-    job
 }
 
 /// A Python job that says how far it is, and what it does.

@@ -14,7 +14,7 @@ use standardwebhooks::Webhook;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
-use crate::server::{PATIENCE, Server, folder, until};
+use crate::server::{PATIENCE, Server, folder, sleep, until};
 
 pub(crate) const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const OLD_SECRET: &str = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
@@ -107,7 +107,7 @@ fn job(workload: &Value, webhook: &Value) -> Value {
     json!({ "bound": "io", "workload": workload, "webhook": webhook, "tags": { "team": "search" } })
 }
 
-fn sleep(url: &str) -> Value {
+fn told(url: &str) -> Value {
     job(&json!({ "type": "sleep", "ms": 1 }), &json!({ "url": url }))
 }
 
@@ -133,7 +133,7 @@ async fn a_message_is_signed_and_says_what_came_of_the_job() {
     let settings = [("TRINE_HTTP_ALLOW", "127.0.0.1"), ("TRINE_WEBHOOK_SECRETS", secrets.as_str())];
     let server = Server::start(folder.path(), &settings).await;
     let (receiver, url) = Receiver::start(&[]).await;
-    let id = server.submit(&sleep(&url)).await;
+    let id = server.submit(&told(&url)).await;
     let message = receiver.messages(1).await.remove(0);
     for secret in [SECRET, OLD_SECRET] {
         let said = message.verified(secret).expect("each secret signs");
@@ -174,7 +174,7 @@ async fn what_fails_hangs_or_redirects_is_tried_again_with_the_same_id() {
     let settings = [&QUICK[..], &[("TRINE_WEBHOOK_TIMEOUT_MS", "5000")]].concat();
     let server = Server::start(folder.path(), &settings).await;
     let (receiver, url) = Receiver::start(&[Answer::Status(500), Answer::Never, Answer::Redirect, Answer::Status(201)]).await;
-    let id = server.submit(&sleep(&url)).await;
+    let id = server.submit(&told(&url)).await;
     let delivered = delivery(&server, &id, "delivered").await;
     assert_eq!(statuses(&delivered), [json!(500), Value::Null, json!(307), json!(201)]);
     assert_eq!(delivered["attempts"][1]["error"], "no answer within 5000 ms");
@@ -188,7 +188,7 @@ async fn what_is_given_up_can_be_delivered_again_and_what_is_gone_is_left() {
     let folder = folder();
     let server = Server::start(folder.path(), &QUICK).await;
     let (receiver, url) = Receiver::start(&[Answer::Status(503); 5]).await;
-    let id = server.submit(&sleep(&url)).await;
+    let id = server.submit(&told(&url)).await;
     let failed = delivery(&server, &id, "failed").await;
     assert_eq!(statuses(&failed), vec![json!(503); 5]);
     let message = failed["id"].as_str().unwrap();
@@ -201,7 +201,7 @@ async fn what_is_given_up_can_be_delivered_again_and_what_is_gone_is_left() {
     assert_eq!(nobody.status(), 404);
 
     receiver.script.lock().unwrap().push_back(Answer::Status(410));
-    let id = server.submit(&sleep(&url)).await;
+    let id = server.submit(&told(&url)).await;
     assert_eq!(statuses(&delivery(&server, &id, "gone").await), [json!(410)]);
     let gone = server.get("/webhooks/deliveries?state=gone").await;
     assert_eq!((gone["items"].as_array().unwrap().len(), &gone["items"][0]["job"]), (1, &json!(id)));
@@ -227,7 +227,7 @@ async fn what_is_wanted_again_while_its_last_attempt_is_on_its_way_is_sent_again
     let settings = [&QUICK[..3], &[("TRINE_WEBHOOK_ATTEMPTS", "1"), ("TRINE_WEBHOOK_TIMEOUT_MS", "2000")]].concat();
     let server = Server::start(folder.path(), &settings).await;
     let (receiver, url) = Receiver::start(&[Answer::Never]).await;
-    let id = server.submit(&sleep(&url)).await;
+    let id = server.submit(&told(&url)).await;
     let message = receiver.messages(1).await.remove(0);
     let again =
         server.client.post(format!("{}/webhooks/deliveries/{}/redeliver", server.url, message.id())).send().await.unwrap();
@@ -241,7 +241,7 @@ async fn a_crash_between_the_result_and_its_delivery_loses_no_message() {
     let folder = folder();
     let server = Server::start(folder.path(), &QUICK).await;
     let (receiver, url) = Receiver::start(&[Answer::Never]).await;
-    let id = server.submit(&sleep(&url)).await;
+    let id = server.submit(&told(&url)).await;
     let first = receiver.messages(1).await.remove(0);
     server.crash();
     let server = Server::start(folder.path(), &QUICK).await;
@@ -301,9 +301,9 @@ async fn a_message_on_its_way_and_a_job_that_runs_are_waited_for_at_the_same_tim
     let settings = [&QUICK[..], &[("TRINE_GRACE_MS", "5000")]].concat();
     let server = Server::start(folder.path(), &settings).await;
     let (receiver, url) = Receiver::start(&[Answer::Never]).await;
-    server.submit(&sleep(&url)).await;
+    server.submit(&told(&url)).await;
     receiver.messages(1).await;
-    let running = server.submit(&json!({"bound": "io", "workload": {"type": "sleep", "ms": 600_000}})).await;
+    let running = server.submit(&sleep(600_000)).await;
     server.until_state(&running, "running").await;
     let begin = std::time::Instant::now();
     server.stop();
