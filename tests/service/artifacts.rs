@@ -13,17 +13,10 @@ use reqwest::header::{
 use serde_json::{Value, json};
 
 use crate::cluster::Cluster;
+use crate::commands::{COMMANDS, script};
 use crate::comparisons::{ask, until_state};
 use crate::port::Port;
-use crate::server::{Server, folder, program, sleep, trine, until, until_said};
-
-const COMMANDS: &str = r#"
-[commands.shell]
-path = "/bin/sh"
-arguments = ["-c", "{script}"]
-parameters.script = { type = "text", max_length = 1000 }
-limits.processes = 16
-"#;
+use crate::server::{Server, folder, program, sleep, trine, until, until_said, with};
 
 fn python(executor: &str, body: &str) -> Value {
     let source = format!("import trine\ndef main(text='text'):\n    left = trine.artifacts()\n    {body}\n");
@@ -106,7 +99,6 @@ async fn a_command_leaves_files() {
     let folder = folder();
     std::fs::write(folder.path().join("trine.toml"), COMMANDS).unwrap();
     let server = Server::start(folder.path(), &[]).await;
-    let script = |script: &str| json!({"bound": "cpu", "workload": {"type": "command", "name": "shell", "parameters": {"script": script}}});
     let id = succeeded(&server, &script("cd $TRINE_ARTIFACT_FOLDER && echo 1 > a && ln -s /etc/passwd b && mkfifo c")).await;
     assert_eq!(left(&server, &id, "").await, files(&[("a", "1\n")]));
     let id = succeeded(&server, &script("echo 2 > artifacts/a")).await;
@@ -162,8 +154,7 @@ async fn a_job_that_is_stopped_leaves_nothing() {
     let server = Server::start(folder.path(), &[]).await;
     let mut python = python("processes", "(left / 'a').touch(); open('/proc/self/status').read()\n    while True: pass");
     python["deadline_ms"] = json!(300);
-    let command = json!({"bound": "cpu", "deadline_ms": 300, "workload": {
-        "type": "command", "name": "shell", "parameters": {"script": "echo > artifacts/a; while true; do true; done"}}});
+    let command = with(script("echo > artifacts/a; while true; do true; done"), json!({ "deadline_ms": 300 }));
     for job in [python, command] {
         let job = server.ended(&job).await;
         assert_eq!((&job["state"], &job["error"]["kind"]), (&json!("failed"), &json!("timeout")), "{job}");

@@ -4,16 +4,9 @@ use std::collections::HashMap;
 
 use serde_json::{Value, json};
 
+use crate::commands::{COMMANDS, script};
 use crate::server::{Server, folder, until};
 use crate::workers::busy_worker;
-
-const COMMANDS: &str = r#"
-[commands.shell]
-path = "/bin/sh"
-arguments = ["-c", "{script}"]
-parameters.script = { type = "text", max_length = 1000 }
-limits = { processes = 16 }
-"#;
 
 /// The processes of a server, and those that they started.
 pub(crate) fn descendants(server: &Server) -> Vec<i32> {
@@ -76,15 +69,12 @@ def main():
         except BaseException:
             pass
 ";
-    let script = format!("trap '' TERM; (trap '' TERM; sleep {nap}; sleep {nap}) & echo began; while :; do sleep {nap}; done");
+    let stubborn = format!("trap '' TERM; (trap '' TERM; sleep {nap}; sleep {nap}) & echo began; while :; do sleep {nap}; done");
     let primes = json!({ "type": "primes", "below": 200_000_000 });
     let jobs: [(&str, Value); 3] = [
         ("native", json!({ "bound": "cpu", "executor": "processes", "workload": primes })),
         ("python", json!({ "bound": "cpu", "executor": "processes", "workload": { "type": "python", "source": deaf } })),
-        (
-            "command",
-            json!({ "bound": "cpu", "workload": { "type": "command", "name": "shell", "parameters": { "script": script } } }),
-        ),
+        ("command", script(&stubborn)),
     ];
     // From then on their number stays.
     until_warm(&server).await;
@@ -112,9 +102,7 @@ def main():
             "python" => {
                 json!({ "bound": "cpu", "executor": "processes", "workload": { "type": "python", "source": "def main(): return 1" } })
             }
-            _ => {
-                json!({ "bound": "cpu", "workload": { "type": "command", "name": "shell", "parameters": { "script": "true" } } })
-            }
+            _ => script("true"),
         };
         let next = server.submit(&next).await;
         server.until_state(&next, "succeeded").await;

@@ -10,7 +10,7 @@ use crate::network::is_root;
 use crate::server::{PATIENCE, Server, folder, program, until};
 use crate::workers::until_gone;
 
-const COMMANDS: &str = r#"
+pub(crate) const COMMANDS: &str = r#"
 [commands.word-count]
 about = "Counts what is in its standard input"
 path = "/usr/bin/wc"
@@ -44,7 +44,7 @@ fn job(command: &str, parameters: &Value) -> Value {
     json!({"bound": "cpu", "workload": {"type": "command", "name": command, "parameters": parameters}})
 }
 
-fn script(script: &str) -> Value {
+pub(crate) fn script(script: &str) -> Value {
     job("shell", &json!({"script": script}))
 }
 
