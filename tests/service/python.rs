@@ -1,5 +1,9 @@
 //! Python on the three models: what it gives, what it measures, and what it can't do to others.
 
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
 use serde_json::{Value, json};
 
 use crate::behind::begun;
@@ -271,12 +275,18 @@ async fn a_host_is_left_with_those_that_still_run_there() {
     assert_eq!((&other["output"], &other["attempt"]), (&json!(3), &json!(1)), "{other}");
 }
 
+/// An interpreter of a test's own, which can be taken away.
+pub(crate) fn interpreter(folder: &Path) -> PathBuf {
+    let usual = Command::new("python3").args(["-c", "import sys; print(sys.executable)"]).output().unwrap();
+    let own = folder.join("interpreter");
+    symlink(String::from_utf8(usual.stdout).unwrap().trim(), &own).unwrap();
+    own
+}
+
 #[tokio::test]
 async fn an_interpreter_that_is_gone_shows_only_as_long_as_somebody_wants_it() {
     let folder = folder();
-    let gone = folder.path().join("gone");
-    let usual = std::process::Command::new("python3").args(["-c", "import sys; print(sys.executable)"]).output().unwrap();
-    std::os::unix::fs::symlink(String::from_utf8(usual.stdout).unwrap().trim(), &gone).unwrap();
+    let gone = interpreter(folder.path());
     let interpreters = format!("python3,gone={}", gone.display());
     let server = Server::start(folder.path(), &[("TRINE_PYTHON_INTERPRETERS", &interpreters)]).await;
     // The host of the other one is up from here on.
@@ -296,15 +306,12 @@ async fn an_interpreter_that_is_gone_shows_only_as_long_as_somebody_wants_it() {
 #[tokio::test]
 async fn jobs_of_an_interpreter_that_is_gone_wait_and_keep_no_others_waiting() {
     let folder = folder();
-    let gone = folder.path().join("gone");
-    let usual = std::process::Command::new("python3").args(["-c", "import sys; print(sys.executable)"]).output().unwrap();
-    let usual = String::from_utf8(usual.stdout).unwrap();
-    std::os::unix::fs::symlink(usual.trim(), &gone).unwrap();
+    let (gone, away) = (interpreter(folder.path()), folder.path().join("away"));
     let interpreters = format!("python3,gone={}", gone.display());
     let settings =
         [("TRINE_PYTHON_INTERPRETERS", &*interpreters), ("TRINE_PYTHON_PROCESSES", "1"), ("TRINE_PYTHON_THREADS", "1")];
     let server = Server::start(folder.path(), &settings).await;
-    std::fs::remove_file(&gone).unwrap();
+    std::fs::rename(&gone, &away).unwrap();
     let mut all = Vec::new();
     for executor in ["processes", "threads"] {
         let mut wanting = python(executor, "def main(): return 7", &json!([]));
@@ -322,7 +329,7 @@ async fn jobs_of_an_interpreter_that_is_gone_wait_and_keep_no_others_waiting() {
         }
         all.extend(ids);
     }
-    std::os::unix::fs::symlink(usual.trim(), &gone).unwrap();
+    std::fs::rename(&away, &gone).unwrap();
     for id in &all {
         let job = server.until_state(id, "succeeded").await;
         assert_eq!((&job["output"], &job["attempt"]), (&json!(7), &json!(1)), "{job}");

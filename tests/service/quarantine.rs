@@ -1,15 +1,13 @@
 //! Work that takes down whatever runs it is kept out for a while; its neighbours go on.
 
-use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::symlink;
-use std::process::Command;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
+use crate::python::interpreter;
 use crate::server::{Server, folder, until};
 
 fn python(executor: &str, source: &str) -> Value {
@@ -66,10 +64,7 @@ async fn what_takes_its_process_down_again_and_again_waits_and_its_neighbours_go
 #[tokio::test]
 async fn what_is_let_in_to_see_and_gets_no_process_is_let_in_again() {
     let folder = folder();
-    let usual = Command::new("python3").args(["-c", "import sys; print(sys.executable, end='')"]).output().unwrap();
-    let usual = OsStr::from_bytes(&usual.stdout);
-    let interpreter = folder.path().join("other");
-    symlink(usual, &interpreter).unwrap();
+    let (interpreter, away) = (interpreter(folder.path()), folder.path().join("away"));
     let interpreters = format!("python3, other={}", interpreter.display());
     let settings = [("TRINE_MAX_LOSSES", "100"), ("TRINE_PYTHON_INTERPRETERS", &*interpreters)];
     let server = Server::start(folder.path(), &settings).await;
@@ -78,7 +73,7 @@ async fn what_is_let_in_to_see_and_gets_no_process_is_let_in_again() {
     let bad = server.submit(&crash).await;
     server.until(&bad, |job| job["waiting"]["reason"] == "quarantine").await;
     // No process can be started any more, and none is there.
-    fs::remove_file(&interpreter).unwrap();
+    fs::rename(&interpreter, &away).unwrap();
     for process in fs::read_dir("/proc").unwrap().flatten() {
         let line = fs::read(process.path().join("cmdline")).unwrap_or_default();
         if line.starts_with(interpreter.as_os_str().as_bytes()) {
@@ -87,6 +82,6 @@ async fn what_is_let_in_to_see_and_gets_no_process_is_let_in_again() {
         }
     }
     until_told(&server, &bad, "no process").await;
-    symlink(usual, &interpreter).unwrap();
+    fs::rename(&away, &interpreter).unwrap();
     server.until(&bad, |job| job["losses"] == 4).await;
 }
