@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
-use crate::server::{Server, folder, until};
+use crate::server::{Server, folder, log, until};
 
 /// What stands for a secret, a different one in each place, so that it is known where one came from.
 fn canary(place: &str) -> String {
@@ -195,7 +195,7 @@ async fn secrets_are_in_no_log_no_metric_and_no_error() {
         heard.add(place, &text);
     }
     drop(server);
-    let log = std::fs::read_to_string(folder.path().join("log")).unwrap();
+    let log = log(folder.path());
     assert!(log.contains("TRACE") && log.contains("DEBUG"), "the log has all levels");
     assert!(!log.contains(admin.splitn(3, '_').nth(2).unwrap()), "an API key is in the log");
     assert!(!log.contains(&signing[6..]), "what signs webhooks is in the log");

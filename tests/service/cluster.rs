@@ -14,7 +14,7 @@ use crate::load::Load;
 use crate::network::{ADDRESSES, Network};
 use crate::postgres::Postgres;
 use crate::schedules::until_runs;
-use crate::server::{PATIENCE, Server, client, folder, number, refusal, sleep, until, until_said, with};
+use crate::server::{PATIENCE, Server, client, folder, log, number, refusal, sleep, until, until_said, with};
 
 /// How many jobs are accepted before each fault, and how long a lease lasts: `TRINE_JOBS=10000 TRINE_TEST_LEASE_MS=30000` is the long form.
 const JOBS: usize = 300;
@@ -99,7 +99,7 @@ impl Cluster {
     }
 
     pub(crate) fn log(&self, server: usize) -> String {
-        std::fs::read_to_string(self.folder(server).join("log")).unwrap()
+        log(self.folder(server))
     }
 }
 

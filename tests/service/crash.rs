@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::time::Duration;
 
-use sqlx::{Connection, SqliteConnection};
+use sqlx::Connection as _;
 
 use crate::load::Load;
-use crate::server::{Server, database, folder, number, sleep};
+use crate::server::{Server, folder, log, number, raw, sleep};
 
 /// How often the server is killed, and how many jobs are accepted before each time: `TRINE_KILLS=50 TRINE_JOBS=20000` is the long form.
 const KILLS: usize = 3;
@@ -24,7 +24,7 @@ async fn crashes_under_load_lose_nothing() {
         load.reach(jobs * kill).await;
         tokio::time::sleep(Duration::from_millis(fastrand::u64(..200))).await;
         server.crash();
-        is_sound(folder.path()).await;
+        is_sound(&folder.path().join("data")).await;
         server = Server::start(folder.path(), &settings).await;
         *load.url.lock().await = server.url.clone();
         if kills > KILLS {
@@ -35,23 +35,24 @@ async fn crashes_under_load_lose_nothing() {
     load.end(&mut clients).await;
     let results = load.check(&server).await;
     server.crash();
-    is_sound(folder.path()).await;
+    is_sound(&folder.path().join("data")).await;
     if kills > KILLS {
         println!("{kills} kills: {} accepted, {results} results", load.accepted.lock().await.len());
     }
 }
 
-/// What a crash left is a sound database. That is looked at in a copy, so that the next server finds it as it was left.
-async fn is_sound(folder: &Path) {
-    let (left, copy) = (database(folder), tempfile::tempdir_in(folder).unwrap());
+/// What a crash left in this folder is a sound database. That is looked at in a copy, so that the next server finds it as it was left.
+pub(crate) async fn is_sound(data: &Path) {
+    let copy = folder();
     for name in ["trine.db", "trine.db-wal"] {
-        std::fs::copy(left.with_file_name(name), copy.path().join(name)).unwrap();
+        std::fs::copy(data.join(name), copy.path().join(name)).unwrap();
     }
-    let mut raw = SqliteConnection::connect(&format!("sqlite:{}", copy.path().join("trine.db").display())).await.unwrap();
+    let mut raw = raw(&copy.path().join("trine.db")).await;
     let verdict: String = sqlx::query_scalar("PRAGMA integrity_check").fetch_one(&mut raw).await.unwrap();
     assert_eq!(verdict, "ok");
     raw.close().await.unwrap();
 }
+
 #[tokio::test]
 async fn a_job_that_is_there_at_every_crash_ends_as_lost() {
     let folder = folder();
@@ -65,6 +66,6 @@ async fn a_job_that_is_there_at_every_crash_ends_as_lost() {
     let job = server.until_state(&id, "lost").await;
     assert_eq!(job["error"]["kind"], "lost");
     assert!(job["error"]["message"].as_str().unwrap().contains("third time"), "{job}");
-    let log = std::fs::read_to_string(folder.path().join("log")).unwrap();
+    let log = log(folder.path());
     assert_eq!(log.matches("attempts were interrupted when the server went down interrupted=1").count(), 3, "{log}");
 }

@@ -5,9 +5,9 @@ use std::path::Path;
 use std::process::Command;
 
 use serde_json::json;
-use sqlx::{Connection as _, SqliteConnection};
+use sqlx::Connection as _;
 
-use crate::server::{Server, database, folder, program, refusal, refusal_by, sleep, trine, until, until_said, with};
+use crate::server::{Server, database, folder, log, program, raw, refusal, refusal_by, sleep, trine, until, until_said, with};
 
 #[tokio::test]
 async fn a_second_server_does_not_get_it_whatever_its_database_is() {
@@ -84,7 +84,7 @@ async fn what_is_in_it_is_for_its_user_alone() {
     assert_eq!(server.ended(&python).await["output"], 1);
     server.stop();
     assert_eq!(open_to_others(&data), [""; 0]);
-    let log = || std::fs::read_to_string(folder.path().join("log")).unwrap();
+    let log = || log(folder.path());
     assert!(!log().contains("chmod"), "{}", log());
     // One that is open already stays as the operator has it, who is told.
     std::fs::set_permissions(&data, std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -108,7 +108,7 @@ async fn one_that_an_interpreter_reads_is_a_gap_in_the_sandbox() {
     let said = server.get("/executors").await["sandbox"]["kernel"]["missing"].to_string();
     drop(server);
     let refused = refusal(project.path(), &[settings[0], ("TRINE_SANDBOX", "required")]).await;
-    let log = std::fs::read_to_string(project.path().join("log")).unwrap();
+    let log = log(project.path());
     for what in ["data folder", "database", "settings file", "folder of artifacts", "workspace"] {
         let told = |said: &str| said.contains(&format!("the {what} ")) && said.contains("that the Python interpreter");
         assert!(told(&said) && told(&refused) && told(&log), "{what}: {said} {refused} {log}");
@@ -124,7 +124,7 @@ async fn a_server_whose_files_are_taken_away_takes_nothing_new() {
         std::fs::rename(folder.path().join(file), folder.path().join("elsewhere")).unwrap();
         until("it stops", async || (!server.runs()).then_some(())).await;
         assert_eq!(server.wait().code(), Some(1));
-        let log = std::fs::read_to_string(folder.path().join("log")).unwrap();
+        let log = log(folder.path());
         assert!(log.contains(&format!("{file} was removed or replaced: ")) && log.contains("shut down"), "{log}");
     }
 }
@@ -140,7 +140,7 @@ async fn a_start_that_fails_costs_no_job_an_attempt() {
     }
     server.stop();
     // Their time comes while no server is there.
-    let mut raw = SqliteConnection::connect(&format!("sqlite:{}", database(folder.path()).display())).await.unwrap();
+    let mut raw = raw(&database(folder.path())).await;
     sqlx::query("UPDATE jobs SET due_at = 1").execute(&mut raw).await.unwrap();
     raw.close().await.unwrap();
     let secret = folder.path().join("data/webhook.secret");
@@ -165,7 +165,7 @@ async fn all_that_wait_are_cancelled_by_a_clock_that_was_set_back() {
     let server = Server::start(folder.path(), &[]).await;
     server.ended(&sleep(1)).await;
     server.stop();
-    let mut raw = SqliteConnection::connect(&format!("sqlite:{}", database(folder.path()).display())).await.unwrap();
+    let mut raw = raw(&database(folder.path())).await;
     sqlx::query("UPDATE results SET finished_at = finished_at + 86400000000").execute(&mut raw).await.unwrap();
     raw.close().await.unwrap();
     let server = Server::start(folder.path(), &[]).await;

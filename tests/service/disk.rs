@@ -8,11 +8,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use serde_json::{Value, json};
-use sqlx::{Connection, SqliteConnection};
+use sqlx::Connection as _;
 use tokio::sync::Mutex;
 use trine::telemetry::Sparing;
 
-use crate::server::{PATIENCE, Server, client, database, folder, program, refusal, sleep, trine, until, until_said};
+use crate::crash::is_sound;
+use crate::server::{PATIENCE, Server, client, database, folder, log, program, raw, refusal, sleep, trine, until, until_said};
 
 /// A disk of its own, as large as this, that is gone with the server: only root may mount one.
 const MOUNT: &str = "mount -t tmpfs -o size=24m tmpfs \"$0\" && exec \"$@\"";
@@ -20,10 +21,6 @@ const MOUNT: &str = "mount -t tmpfs -o size=24m tmpfs \"$0\" && exec \"$@\"";
 const IN_THE_WAY: usize = 12 << 20;
 /// How many requests are refused before there is room.
 const REFUSED: usize = 300;
-
-async fn raw(database: &Path) -> SqliteConnection {
-    SqliteConnection::connect(&format!("sqlite:{}", database.display())).await.unwrap()
-}
 
 /// A job that fills some kilobytes.
 fn large(n: usize) -> Value {
@@ -104,15 +101,10 @@ async fn a_full_disk_refuses_jobs_and_loses_none_and_all_goes_on_when_there_is_r
     assert_eq!(ids.len(), results.len(), "a job has two results");
     assert!(accepted.iter().all(|id| ids.contains(id.as_str())));
     // What is on that disk now, as a crash would leave it.
-    for name in ["trine.db", "trine.db-wal"] {
-        std::fs::copy(inside.join(name), folder.path().join(name)).unwrap();
-    }
-    let mut raw = raw(&folder.path().join("trine.db")).await;
-    let verdict: String = sqlx::query_scalar("PRAGMA integrity_check").fetch_one(&mut raw).await.unwrap();
-    assert_eq!(verdict, "ok");
+    is_sound(&inside).await;
     server.stop();
     // What happens over and over is told now and then.
-    let log = std::fs::read_to_string(folder.path().join("log")).unwrap();
+    let log = log(folder.path());
     for words in ["the rollups can't be written", "the profiles can't be written"] {
         let told = log.matches(words).count() as u64;
         assert!(told <= 1 + began.elapsed().as_secs() / Sparing::APART.as_secs(), "{log}");
@@ -198,7 +190,6 @@ async fn damage(database: &Path) {
     raw.close().await.unwrap();
     let mut file = std::fs::File::options().read(true).write(true).open(database).unwrap();
     let at = u64::from(page - 1) * u64::from(size);
-    file.seek(SeekFrom::Start(at)).unwrap();
     file.seek(SeekFrom::Start(at)).unwrap();
     file.write_all(&vec![0xa5; size as usize]).unwrap();
 }

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 
 use crate::cancel::descendants;
 use crate::load::check;
-use crate::server::{PATIENCE, Server, client, folder, number, program, sleep, trine, until, until_said};
+use crate::server::{PATIENCE, Server, client, folder, log, number, program, sleep, trine, until, until_said};
 
 #[tokio::test]
 async fn what_runs_is_finished_and_what_waits_is_kept() {
@@ -99,7 +99,7 @@ async fn told_twice_it_does_not_wait_for_the_grace_period() {
     late.write_all(b"\r\n").await.unwrap();
     let mut answer = String::new();
     late.read_to_string(&mut answer).await.unwrap();
-    let log = std::fs::read_to_string(folder.path().join("log")).unwrap();
+    let log = log(folder.path());
     assert!(!log.contains("did not end within the grace period"), "{log}");
     assert!(answer.contains(" 200 OK") && answer.contains(r#""state":"running""#), "{answer}");
     server.stop();

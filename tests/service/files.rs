@@ -5,7 +5,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use crate::server::{PATIENCE, Server, client, folder, program, until};
+use crate::server::{PATIENCE, Server, client, folder, log, program, until};
 
 /// How many the server may have. It needs some fifty for itself.
 const FILES: usize = 120;
@@ -67,7 +67,7 @@ async fn without_file_descriptors_it_says_so_and_goes_on_when_there_are_some() {
     assert_eq!(client().get(format!("{}/readyz", server.url)).send().await.unwrap().status(), 200);
     let next = server.submit(&fetch).await;
     server.until_state(&next, "succeeded").await;
-    let log = std::fs::read_to_string(folder.path().join("log")).unwrap();
+    let log = log(folder.path());
     assert!(!log.contains("panicked"), "{log}");
 }
 

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::server::{Server, folder, until_said};
+use crate::server::{Server, folder, log, until_said};
 
 /// Says something in the host's place, of the job that says it.
 const PRELUDE: &str = "
@@ -88,6 +88,6 @@ async fn what_a_job_writes_as_its_process_dies_is_in_its_error_and_not_in_the_lo
     assert!(job["error"]["message"].as_str().unwrap().contains("its last words: my secret"), "{job}");
     until_said(folder.path(), "a Python host has ended by itself").await;
     drop(server);
-    let log = std::fs::read_to_string(folder.path().join("log")).unwrap();
+    let log = log(folder.path());
     assert!(!log.contains("my secret"));
 }

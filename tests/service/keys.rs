@@ -5,7 +5,7 @@ use std::process::{Output, Stdio};
 use sqlx::Connection as _;
 
 use crate::postgres::Postgres;
-use crate::server::{Server, database, folder, refusal, trine};
+use crate::server::{Server, database, folder, log, refusal, trine};
 
 fn run(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
     trine().args(arguments).envs(variables.iter().copied()).stdin(Stdio::null()).output().unwrap()
@@ -90,7 +90,7 @@ async fn a_server_that_others_reach_starts_with_a_key_only() {
     assert_eq!(printed(&["keys", "audit", "--limit", "2", "--json"], &at).lines().count(), 2);
     printed(&["health"], &at[..1]);
     // Nothing of a key is in the log or in the database.
-    let log = std::fs::read_to_string(folder.path().join("log")).unwrap();
+    let log = log(folder.path());
     drop(server);
     let mut kept = std::fs::read(database(folder.path())).unwrap();
     kept.extend(std::fs::read(database(folder.path()).with_extension("db-wal")).unwrap_or_default());

@@ -8,7 +8,7 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::stat::Mode;
 use serde_json::Value;
 
-use crate::server::{Server, folder, program, sleep, trine, until_said};
+use crate::server::{Server, folder, log, program, sleep, trine, until_said};
 
 #[tokio::test]
 async fn a_log_that_nobody_reads_holds_up_nothing() {
@@ -43,7 +43,7 @@ async fn a_log_in_json_is_all_there_is_to_read() {
     let where_it_is = format!("listens at {}", server.url);
     server.stop();
     // Its standard output is there, too.
-    let log = std::fs::read_to_string(folder.path().join("log")).unwrap();
+    let log = log(folder.path());
     let lines: Vec<Value> =
         log.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line}"))).collect();
     assert!(lines.iter().any(|line| line["fields"]["message"].as_str().is_some_and(|text| text.contains(&where_it_is))), "{log}");

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use regex::Regex;
 
-use crate::server::{Server, folder, number, trine};
+use crate::server::{Server, folder, log, number, trine};
 
 /// How many requests are made up for each operation, besides those at the limits of what it takes: `TRINE_EXAMPLES=150` is the long form.
 /// They are the same each time; `TRINE_SEED=n` makes others.
@@ -39,7 +39,7 @@ async fn run(part: &[&str], examples: usize) -> u64 {
     let said = tokio::task::spawn_blocking(move || tester.output()).await.unwrap().unwrap();
     let text = String::from_utf8_lossy(&said.stdout).into_owned();
     assert!(said.status.success(), "{text}\n{}", String::from_utf8_lossy(&said.stderr));
-    let log = std::fs::read_to_string(folder.path().join("log")).unwrap();
+    let log = log(folder.path());
     assert!(!log.contains("panicked"), "{log}");
     let generated = Regex::new(r"(\d+) generated").unwrap();
     generated.captures(&text).unwrap_or_else(|| panic!("{text}"))[1].parse().unwrap()

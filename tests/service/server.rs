@@ -9,6 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
+use sqlx::{Connection as _, SqliteConnection};
 
 pub(crate) use crate::patience::{PATIENCE, until};
 use crate::port::Port;
@@ -74,9 +75,7 @@ impl Server {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        let log = folder.join("log");
-        let said = || std::fs::read_to_string(&log).unwrap_or_default();
-        tokio::time::timeout(PATIENCE, ready).await.unwrap_or_else(|_| panic!("not ready: {}", said()));
+        tokio::time::timeout(PATIENCE, ready).await.unwrap_or_else(|_| panic!("not ready: {}", self::log(folder)));
         server
     }
 
@@ -247,17 +246,23 @@ pub(crate) fn folder() -> tempfile::TempDir {
     tempfile::tempdir().unwrap()
 }
 
+/// What the servers in this folder have said.
+pub(crate) fn log(folder: &Path) -> String {
+    std::fs::read_to_string(folder.join("log")).unwrap()
+}
+
 /// Waits until the log of a server in this folder has these words; the first line that has them. It is written by a thread of its own, which may
 /// be some moments behind what the server answers.
 pub(crate) async fn until_said(folder: &Path, words: &str) -> String {
-    let log = folder.join("log");
-    let said = async || {
-        let text = std::fs::read_to_string(&log).unwrap();
-        text.lines().find(|line| line.contains(words)).map(str::to_owned)
-    };
+    let said = async || log(folder).lines().find(|line| line.contains(words)).map(str::to_owned);
     until(&format!("it says {words:?}"), said).await
 }
 
 pub(crate) fn database(folder: &Path) -> PathBuf {
     folder.join("data").join("trine.db")
+}
+
+/// A connection to a database, past the server.
+pub(crate) async fn raw(database: &Path) -> SqliteConnection {
+    SqliteConnection::connect(&format!("sqlite:{}", database.display())).await.unwrap()
 }

@@ -1,10 +1,10 @@
 //! One version after the other on the same data.
 
-use sqlx::{Connection, Executor, PgConnection, SqliteConnection};
+use sqlx::{Connection as _, Executor as _, PgConnection};
 
 use crate::cluster::Cluster;
 use crate::load::Load;
-use crate::server::{Server, database, folder, refusal, until};
+use crate::server::{Server, database, folder, raw, refusal, until};
 
 #[tokio::test]
 async fn a_database_of_a_newer_version_is_refused_and_left_alone() {
@@ -12,7 +12,7 @@ async fn a_database_of_a_newer_version_is_refused_and_left_alone() {
     let server = Server::start(folder.path(), &[]).await;
     server.stop();
     let path = database(folder.path());
-    let mut raw = SqliteConnection::connect(&format!("sqlite:{}", path.display())).await.unwrap();
+    let mut raw = raw(&path).await;
     let text = "INSERT INTO _sqlx_migrations VALUES (9999, 'from the future', CURRENT_TIMESTAMP, true, x'00', 0)";
     sqlx::query(text).execute(&mut raw).await.unwrap();
     raw.close().await.unwrap();

@@ -14,7 +14,7 @@ use standardwebhooks::Webhook;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
-use crate::server::{PATIENCE, Server, folder, sleep, until};
+use crate::server::{PATIENCE, Server, folder, log, sleep, until};
 
 pub(crate) const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const OLD_SECRET: &str = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
@@ -165,7 +165,7 @@ async fn a_message_is_signed_and_says_what_came_of_the_job() {
     }
     let config = crate::server::trine().arg("config").envs(settings).output().unwrap();
     assert!(!String::from_utf8(config.stdout).unwrap().contains(&SECRET[6..]));
-    assert!(!std::fs::read_to_string(folder.path().join("log")).unwrap().contains("whsec_"));
+    assert!(!log(folder.path()).contains("whsec_"));
 }
 
 #[tokio::test]
@@ -215,7 +215,7 @@ async fn what_is_given_up_can_be_delivered_again_and_what_is_gone_is_left() {
     assert!(shown.contains("gone") && shown.contains("410") && shown.contains(message), "{shown}");
 
     server.stop();
-    let log = std::fs::read_to_string(folder.path().join("log")).unwrap();
+    let log = log(folder.path());
     let told: Vec<&str> = log.lines().filter(|line| line.contains("it is given up")).collect();
     assert!(told.len() == 1 && told[0].contains(message) && told[0].contains("status=503"), "{log}");
     assert!(!log.contains(&url), "{log}");

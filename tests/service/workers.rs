@@ -4,7 +4,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-use crate::server::{Server, folder, until};
+use crate::server::{Server, folder, log, until};
 
 async fn workers(server: &Server) -> Vec<Value> {
     let queues = server.queues().await;
@@ -71,7 +71,7 @@ async fn why_no_worker_starts_is_in_the_log_and_in_no_answer() {
     };
     let problem = until("the server is not ready", unready).await;
     assert_eq!(problem["detail"], "worker processes die as soon as they start: the server's log says how");
-    let log = std::fs::read_to_string(folder.path().join("log")).unwrap();
+    let log = log(folder.path());
     assert!(log.contains(&format!("the workspace folder {} can't be opened", workspace.display())), "{log}");
 }
 
