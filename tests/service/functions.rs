@@ -103,6 +103,7 @@ async fn sources_and_zips_run_on_every_executor() {
 #[tokio::test]
 async fn zips_of_other_functions_can_not_be_found() {
     if trine::sandbox::probe().landlock_abi == 0 {
+        eprintln!("skipped: this kernel has no Landlock");
         return;
     }
     let folder = folder();
