@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use serde::de::IgnoredAny;
 
-use crate::report::{Bar, Figure, print};
+use crate::report::{Bar, Figure, add_all, mebibytes, print};
 use crate::server::{Server, folder};
 use crate::{Options, Result};
 
@@ -45,7 +45,7 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     let finished = server.finished().await?;
     let values =
         [(kept - finished) as f64, rate, mebibytes(idle), mebibytes(peak), ready_after.as_secs_f64(), mebibytes(peak_after)];
-    figures.iter_mut().zip(values).for_each(|(figure, value)| figure.add(value));
+    add_all(&mut figures, values);
     print("backlog: a queue that is held up", &figures);
     server.kill().await
 }
@@ -58,8 +58,4 @@ pub(crate) async fn queue(server: &mut Server, mut jobs: u64) -> Result<()> {
         jobs -= batch;
     }
     Ok(())
-}
-
-fn mebibytes(bytes: u64) -> f64 {
-    bytes as f64 / f64::from(1 << 20)
 }

@@ -10,9 +10,9 @@ use trine::store::{Store, Urgency};
 
 use crate::http::{Connection, request};
 use crate::postgres::Postgres;
-use crate::report::{Bar, Figure, print, quantile};
+use crate::report::{Bar, Figure, add_all, print, quantile};
 use crate::server::{Server, folder};
-use crate::{Options, Result, history, noop};
+use crate::{Error, Options, Result, history, noop};
 
 /// How many connections there are in all: as many as one server has in other benchmarks, and as many on each of three. With few, each turn of a
 /// node finds a third of the jobs.
@@ -49,7 +49,7 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
         let one = measure(&postgres, &format!("one_{round}"), 1, duration).await?;
         let three = measure(&postgres, &format!("three_{round}"), 3, duration).await?;
         let values = one.into_iter().zip(three).flat_map(|(one, three)| [one, three, three / one]);
-        figures.iter_mut().zip(values).for_each(|(figure, value)| figure.add(value));
+        add_all(&mut figures, values);
     }
     print("cluster: servers that share a PostgreSQL, jobs that do nothing", &figures);
     Ok(())
@@ -85,7 +85,7 @@ async fn measure(postgres: &Postgres, schema: &str, count: usize, duration: Dura
             for _ in 0..BATCHES / AT_ONCE {
                 connection.send(batch).await?.expect(202)?;
             }
-            Ok::<_, Box<dyn std::error::Error + Send + Sync>>(())
+            Ok::<_, Error>(())
         });
     }
     futures_util::future::try_join_all(submitting).await?;
@@ -179,7 +179,7 @@ pub(crate) async fn claims(options: &Options) -> Result<()> {
             futures_util::future::try_join_all(settled).await?;
         }
         let values = [quantile(&times, 0.5), quantile(&times, 0.99), quantile(&times, 1.0)];
-        figures.iter_mut().zip(values).for_each(|(figure, value)| figure.add(value));
+        add_all(&mut figures, values);
     }
     print(&format!("claims: PostgreSQL, {} jobs that wait, {} that have ended", options.jobs, options.results), &figures);
     store.close().await;

@@ -2,12 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use crate::http::{Connection, request};
-use crate::report::{Bar, Figure, print, quantile};
+use crate::noop::NOOP;
+use crate::origin::raise_file_limit;
+use crate::report::{Bar, Figure, add_all, print, quantile};
 use crate::server::{Server, folder};
 use crate::{Options, Result};
 
@@ -15,11 +16,9 @@ const IDLE: usize = 10_000;
 const SLOW: usize = 1_000;
 /// How many honest requests are timed.
 const SAMPLES: usize = 2_000;
-const NOOP: &str = r#"{"bound":"io","workload":{"type":"sleep","ms":0}}"#;
 
 pub(crate) async fn run(options: &Options) -> Result<()> {
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    raise_file_limit()?;
     let mut figures = [
         Figure::new("alone: GET /jobs/…, p99, ms"),
         Figure::new("alone: POST /jobs, p99, ms"),
@@ -49,7 +48,7 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
             connection.send(&request("GET", "/healthz", "", "")).await?.expect(200)?;
         }
         let values = [get, post, crowd.0, crowd.1, crowd.2, each];
-        figures.iter_mut().zip(values).for_each(|(figure, value)| figure.add(value));
+        add_all(&mut figures, values);
         drop(idle);
         server.kill().await?;
     }

@@ -1,7 +1,7 @@
 //! Fetches of 100 ms, all at once, against a bare program that does the same. Both have a thread for each core.
 
 use crate::origin::{Origin, fetched_bare};
-use crate::report::{Bar, Figure, print};
+use crate::report::{Bar, Figure, add_all, print};
 use crate::server::{Server, folder};
 use crate::{Options, Result};
 
@@ -28,7 +28,7 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
             let bare = fetched_bare(origin.fresh(), count).await?.as_secs_f64();
             let through = server.take(&vec![fetch.as_str(); count]).await?.as_secs_f64();
             server.stop().await?;
-            figures.iter_mut().zip([bare, through, through / bare]).for_each(|(figure, value)| figure.add(value));
+            add_all(&mut figures, [bare, through, through / bare]);
         }
         print(&format!("fetches: {count} fetches of 100 ms on async"), &figures);
     }

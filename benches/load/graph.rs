@@ -1,6 +1,6 @@
 //! Jobs that come after other jobs: a long chain, and a wide fan.
 
-use crate::report::{Bar, Figure, print};
+use crate::report::{Bar, Figure, add_all, mebibytes, print};
 use crate::server::{Server, folder};
 use crate::{Options, Result};
 
@@ -18,8 +18,8 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
         let mut server = Server::start(folder.path(), &[]).await?;
         let chain = timed(&mut server, &chain()).await?;
         let fan = timed(&mut server, &fan()).await?;
-        let values = [chain, fan, server.memory_peak()? as f64 / f64::from(1 << 20)];
-        figures.iter_mut().zip(values).for_each(|(figure, value)| figure.add(value));
+        let values = [chain, fan, mebibytes(server.memory_peak()?)];
+        add_all(&mut figures, values);
         server.stop().await?;
     }
     print("graph: jobs that come after other jobs", &figures);

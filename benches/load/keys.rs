@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use tokio::time::sleep;
 
-use crate::report::{Bar, Figure, print};
+use crate::report::{Bar, Figure, add_all, mebibytes, print};
 use crate::server::{Server, folder};
 use crate::{Options, Result};
 
@@ -58,9 +58,8 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     let peak = server.memory_peak()?;
     server.kill().await?;
     let server = Server::start(folder.path(), &[]).await?;
-    let values =
-        [options.jobs as f64, rate, waited.as_secs_f64(), peak as f64 / f64::from(1 << 20), server.ready_after.as_secs_f64()];
-    figures.iter_mut().zip(values).for_each(|(figure, value)| figure.add(value));
+    let values = [options.jobs as f64, rate, waited.as_secs_f64(), mebibytes(peak), server.ready_after.as_secs_f64()];
+    add_all(&mut figures, values);
     print("keys: many jobs of one key, a few of another", &figures);
     server.kill().await
 }

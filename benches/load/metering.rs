@@ -17,7 +17,7 @@ use trine::profile::{Profiles, Sample};
 use trine::workload::{Environment, PythonRules, Registry, WorkloadSettings};
 
 use crate::noop::{CONNECTIONS, MINIMAL, load};
-use crate::report::{Bar, Figure, print};
+use crate::report::{Bar, Figure, add_all, print};
 use crate::server::{Server, folder};
 use crate::{Options, Result};
 
@@ -81,7 +81,7 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
         let added = cost(|| profiles.record(Some(&key), &Sample::new(Bound::Io, Executor::Async, timing, Timestamp::now())));
         let meter = metered - bare;
         let values = [job * 1e6, meter * 1e9, asked * 1e9, added * 1e9, (meter + asked + added) / job];
-        figures.iter_mut().zip(values).for_each(|(figure, value)| figure.add(value));
+        add_all(&mut figures, values);
     }
     print("metering: what measuring and learning cost of jobs that do nothing", &figures);
     drop(Arc::new(registry));

@@ -8,9 +8,9 @@ use serde::Deserialize;
 use tokio::task::JoinSet;
 
 use crate::http::{Connection, request};
-use crate::report::{Bar, Figure, print, quantile};
+use crate::report::{Bar, Figure, add_all, print, quantile};
 use crate::server::{Server, folder};
-use crate::{Options, Result};
+use crate::{Error, Options, Result};
 
 /// So many jobs of each workload of which there is something to learn are run before anything is measured.
 const LEARNT: u64 = 200;
@@ -87,7 +87,7 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
             measured.p99_ms / right.p99_ms,
             declared.p99_ms / measured.p99_ms,
         ];
-        figures.iter_mut().zip(values).for_each(|(figure, value)| figure.add(value));
+        add_all(&mut figures, values);
     }
     print("misrouted: 16 connections with honest I/O among 22 others, half of the workloads tagged wrong", &figures);
     Ok(())
@@ -125,7 +125,7 @@ async fn honest(routing: &str, wrong: bool, duration: Duration) -> Result<Honest
                         latencies.push(start.elapsed().as_secs_f64() * 1e3);
                     }
                 }
-                Ok::<_, Box<dyn std::error::Error + Send + Sync>>(latencies)
+                Ok::<_, Error>(latencies)
             });
         }
     }

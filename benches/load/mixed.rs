@@ -7,9 +7,9 @@ use serde::de::IgnoredAny;
 use tokio::task::JoinSet;
 
 use crate::http::{Connection, request};
-use crate::report::{Bar, Figure, print, quantile};
+use crate::report::{Bar, Figure, add_all, print, quantile};
 use crate::server::{Server, folder};
-use crate::{Options, Result};
+use crate::{Error, Options, Result};
 
 const WAITING: usize = 200;
 const WAIT: &str = r#"{"bound":"io","executor":"async","workload":{"type":"sleep","ms":100}}"#;
@@ -29,7 +29,7 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
         server.submit(&[compute.as_str(); COMPUTING]).await?;
         let beside = waits(&mut server).await?;
         server.finish(|_| Ok(())).await?;
-        figures.iter_mut().zip([alone, beside, beside / alone]).for_each(|(figure, value)| figure.add(value));
+        add_all(&mut figures, [alone, beside, beside / alone]);
     }
     print("mixed: jobs that wait beside jobs that compute", &figures);
     server.stop().await
@@ -64,7 +64,7 @@ async fn waits(server: &mut Server) -> Result<f64> {
         tasks.spawn(async move {
             let start = Instant::now();
             let _: IgnoredAny = connection.json(&submission, 200).await?;
-            Ok::<_, Box<dyn std::error::Error + Send + Sync>>(start.elapsed().as_secs_f64() * 1e3)
+            Ok::<_, Error>(start.elapsed().as_secs_f64() * 1e3)
         });
     }
     server.accepted += WAITING as u64;

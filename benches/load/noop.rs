@@ -12,9 +12,9 @@ use tokio::task::JoinSet;
 
 use crate::bare::Bare;
 use crate::http::{Connection, request};
-use crate::report::{Bar, Figure, print, quantile};
+use crate::report::{Bar, Figure, add_all, print, quantile};
 use crate::server::{Server, folder};
-use crate::{Options, Result};
+use crate::{Error, Options, Result};
 
 pub(crate) const NOOP: &str = r#"{"bound":"io","workload":{"type":"sleep","ms":0}}"#;
 pub(crate) const CONNECTIONS: usize = 256;
@@ -85,7 +85,7 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
             batches,
             batches / bare,
         ];
-        figures.iter_mut().zip(values).for_each(|(figure, value)| figure.add(value));
+        add_all(&mut figures, values);
     }
     let jobs = server.accepted as f64;
     // A server that has stopped has folded its journal into the database.
@@ -122,7 +122,7 @@ async fn paced(server: &mut Server, rate: f64, duration: Duration) -> Result<Vec
             loop {
                 let due = ticks.tick().await;
                 if due > start + duration {
-                    return Ok::<_, Box<dyn std::error::Error + Send + Sync>>(times);
+                    return Ok::<_, Error>(times);
                 }
                 connection.send(&submission).await?.expect(200)?;
                 times.push(due.elapsed().as_secs_f64() * 1e6);

@@ -115,7 +115,7 @@ pub(crate) async fn fetch_bare(origin: SocketAddr, count: usize) -> Result<()> {
     Ok(())
 }
 
-fn raise_file_limit() -> Result<()> {
+pub(crate) fn raise_file_limit() -> Result<()> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     Ok(setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?)
 }

@@ -10,7 +10,8 @@ use tokio::task::LocalSet;
 use tokio::time::sleep;
 
 use crate::http::{Connection, request};
-use crate::report::{Bar, Figure, print, quantile};
+use crate::noop::NOOP;
+use crate::report::{Bar, Figure, add_all, mebibytes, print, quantile};
 use crate::server::{Server, folder};
 use crate::{Options, Result};
 
@@ -67,7 +68,7 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     for _ in 0..options.rounds {
         let mut values = overloaded(capacity).await?;
         values.extend(flat_out().await?);
-        figures.iter_mut().zip(values).for_each(|(figure, value)| figure.add(value));
+        add_all(&mut figures, values);
     }
     print("overload: ten times what can run", &figures);
     Ok(())
@@ -85,7 +86,7 @@ async fn overloaded(capacity: f64) -> Result<Vec<f64>> {
     // Those that were cancelled have results as well.
     let done = server.finished().await? - finished - seen.cancels.borrow().len() as u64;
     let rate = done as f64 / start.elapsed().as_secs_f64() / capacity;
-    let added = server.memory_peak()?.saturating_sub(before) as f64 / f64::from(1 << 20);
+    let added = mebibytes(server.memory_peak()?.saturating_sub(before));
     let after = Instant::now();
     let back = loop {
         let mut connection = Connection::open(server.address).await?;
@@ -108,8 +109,7 @@ async fn overloaded(capacity: f64) -> Result<Vec<f64>> {
 async fn flat_out() -> Result<Vec<f64>> {
     let folder = folder()?;
     let server = Server::start(folder.path(), &[]).await?;
-    let job = r#"{"bound":"io","workload":{"type":"sleep","ms":0}}"#;
-    let (seen, ..) = drive(&server, CROWD, job, Duration::ZERO, LONG).await?;
+    let (seen, ..) = drive(&server, CROWD, NOOP, Duration::ZERO, LONG).await?;
     server.kill().await?;
     Ok(vec![quantile(&seen.ready.take(), 0.99), quantile(&seen.cancels.take(), 0.99)])
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::process::Command;
 
 use crate::origin::Origin;
-use crate::report::{Bar, Figure, print};
+use crate::report::{Bar, Figure, add_all, print};
 use crate::server::{Server, folder};
 use crate::{Options, Result};
 
@@ -79,7 +79,7 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
         let alone = alone(origin.fresh()).await?;
         let fetches = through_api(&mut server, &fetch(origin.fresh()), FETCHES).await?;
         let values = [processes, threads, threads / processes, alone, fetches, fetches / alone];
-        figures.iter_mut().zip(values).for_each(|(figure, value)| figure.add(value));
+        add_all(&mut figures, values);
     }
     check(&mut server).await?;
     print("python: on as many processes as there are cores, on threads, on one event loop", &figures);

@@ -40,6 +40,16 @@ impl Figure {
     }
 }
 
+/// The figures of one more round.
+pub(crate) fn add_all(figures: &mut [Figure], values: impl IntoIterator<Item = f64>) {
+    figures.iter_mut().zip(values).for_each(|(figure, value)| figure.add(value));
+}
+
+/// How many MiB these bytes are.
+pub(crate) fn mebibytes(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
+
 /// Prints figures under a title.
 pub(crate) fn print(title: &str, figures: &[Figure]) {
     let mut table = Table::new();

@@ -16,8 +16,8 @@ use tokio::time::{sleep, timeout};
 
 use trine::clock::Timestamp;
 
-use crate::Result;
 use crate::http::{Connection, request};
+use crate::{Error, Result};
 
 /// How long the server may take to start.
 const START: Duration = Duration::from_mins(1);
@@ -93,7 +93,7 @@ impl Server {
                 if let Ok(mut connection) = Connection::open(address).await
                     && connection.send(&probe).await.is_ok_and(|response| response.status == 200)
                 {
-                    return Ok::<_, Box<dyn std::error::Error + Send + Sync>>(connection);
+                    return Ok::<_, Error>(connection);
                 }
                 sleep(Duration::from_millis(5)).await;
             }
