@@ -4,15 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use serde_json::value::RawValue;
+use serde_json::json;
 use trine::clock::{Clock, Timestamp};
-use trine::job::{
-    Conclusion, Concurrency, Ending, Event, EventKind, FailureKind, Finished, JobId, NewJob, Outcome, Queue, State, What,
-};
+use trine::job::{Concurrency, Ending, Event, EventKind, FailureKind, Finished, JobId, NewJob, Outcome, Queue, State, What};
 use trine::store::{Cancellation, EventFilter, Filter, Lease, Requeue, Settled, Settlement, StateFilter, Store};
 
 use crate::{
-    PATIENCE, Place, accept, claim_one, end_one, failed, finish_all, io_job, settle, state, succeeded, timing, with_priority,
+    PATIENCE, Place, accept, claim_one, end_one, failed, finish_all, gave, io_job, settle, state, succeeded, timing,
+    with_priority,
 };
 
 crate::for_every_form!(
@@ -27,7 +26,7 @@ crate::for_every_form!(
     a_retried_attempt_keeps_its_timing,
     many_are_cancelled_by_filter,
     many_are_run_again_by_filter,
-    long_outputs_are_taken_back_a_few_at_a_time,
+    long_outcomes_are_taken_back_a_few_at_a_time,
     what_ended_after_a_moment_is_not_run_again_with_the_rest,
     what_is_kept_of_a_submission_comes_back,
     a_clock_that_is_set_holds_up_no_job_and_keeps_the_order_of_events,
@@ -314,15 +313,13 @@ async fn what_ended_after_a_moment_is_not_run_again_with_the_rest(place: impl Pl
     assert_eq!(store.requeue_page(&good, None, None, usize::MAX).await.unwrap().done, [jobs[0].id]);
 }
 
-async fn long_outputs_are_taken_back_a_few_at_a_time(place: impl Place) {
+async fn long_outcomes_are_taken_back_a_few_at_a_time(place: impl Place) {
     let store = place.light().open().await;
-    let long = RawValue::from_string(format!("\"{}\"", "x".repeat(5 << 20))).unwrap();
+    let long = "x".repeat(5 << 20);
     let jobs = [io_job(), io_job(), io_job()];
     accept(&store, &jobs).await;
-    for _ in &jobs {
-        let lease = claim_one(&store).await.lease;
-        let conclusion = Conclusion { ending: Ending::Succeeded, outcome: Outcome::Output(long.clone()), timing: None };
-        settle(&store, lease, Settlement::Finish(conclusion)).await.unwrap();
+    for settlement in [failed(&long), gave(&json!(long)), failed(&long)] {
+        settle(&store, claim_one(&store).await.lease, settlement).await.unwrap();
     }
     let mut after = None;
     for (at, job) in jobs.iter().enumerate() {

@@ -62,9 +62,9 @@ pub(super) async fn jobs(pool: &Pool, ends: &Ends, among: Among, filter: &Filter
     Ok(jobs)
 }
 
-/// The ids of a page of jobs; of those that have ended, with no more than a page has of outputs.
+/// The ids of a page of jobs; of those that have ended, with no more than a page has of outcomes.
 pub(super) async fn ids(pool: &Pool, ends: &Ends, among: Among, filter: &Filter, page: Page) -> Result<Ids, StoreError> {
-    let select = concat!("SELECT j.id, coalesce(octet_length(r.output), 0)::BIGINT", from_jobs!());
+    let select = concat!("SELECT j.id, coalesce(octet_length(r.output), octet_length(r.error), 0)::BIGINT", from_jobs!());
     let mut ids = Ids::default();
     let take = |row: &PgRow| {
         let mut cells = Cells::new(row);

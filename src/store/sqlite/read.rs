@@ -91,7 +91,7 @@ async fn found(readers: &SqlitePool, with_unfinished: bool, filter: &Filter, pag
     Ok(jobs)
 }
 
-/// The ids of a page of unfinished jobs, or of finished ones with no more than a page has of outputs.
+/// The ids of a page of unfinished jobs, or of finished ones with no more than a page has of outcomes.
 pub(super) async fn ids(readers: &SqlitePool, table: Table, filter: &Filter, page: Page) -> Result<Ids, StoreError> {
     let (table, bytes, standings) = match table {
         Table::Jobs => ("jobs", "0", vec![unfinished(&filter.states)]),
