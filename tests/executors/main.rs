@@ -3,6 +3,8 @@
 
 mod labelled;
 mod measuring;
+#[path = "../patience/mod.rs"]
+mod patience;
 mod running;
 mod stopping;
 mod workers;
@@ -22,6 +24,8 @@ use trine::job::{Bound, Executor, Outcome, Queue, Runtime, Spec};
 use trine::outbound::{OutboundSettings, Rules};
 use trine::sandbox::{Mode, Sandbox};
 use trine::workload::{PythonRules, Reporter, Stop, WorkloadSettings};
+
+use crate::patience::PATIENCE;
 
 fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some("worker") {
@@ -56,8 +60,6 @@ fn trial<F: Future<Output = ()>>(name: &'static str, test: impl FnOnce(Bench) ->
     })
 }
 
-/// Long enough for anything that happens at all on a busy machine.
-const PATIENCE: Duration = Duration::from_mins(2);
 /// How long a stopped attempt may take before it is left behind or killed.
 const GRACE: Duration = Duration::from_millis(300);
 

@@ -19,12 +19,7 @@ fn long() -> Value {
 
 /// Waits until somebody has made this file.
 async fn made(path: &Path) {
-    let looked = async {
-        while !path.exists() {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, looked).await.expect("the work to begin");
+    until(&|| path.exists()).await;
 }
 
 /// Work that does not listen, and ends when there is a file.

@@ -10,15 +10,10 @@ use serde_json::json;
 use trine::job::{Executor, FailureKind, Queue};
 use trine::workload::{Stop, StopReason};
 
-use crate::{PATIENCE, failure, output, trial};
+use crate::{failure, output, patience, trial};
 
 pub(crate) async fn until(done: &(dyn Fn() -> bool + Sync)) {
-    let looking = async {
-        while !done() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, looking).await.expect("it to happen");
+    patience::until("what the test waits for", async || done().then_some(())).await;
 }
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -47,15 +42,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("a_worker_that_is_killed_in_mid_job_is_named_and_replaced", |bench| async move {
             let napping = bench.run(Executor::Processes, json!({"type": "nap", "ms": 600_000}));
             let killing = async {
-                let busy = async {
-                    loop {
-                        if let Some(worker) = bench.executors.workers(Queue::Processes).into_iter().find(|worker| worker.busy) {
-                            break worker.pid;
-                        }
-                        tokio::task::yield_now().await;
-                    }
-                };
-                let pid = tokio::time::timeout(PATIENCE, busy).await.expect("a busy worker");
+                let busy = async || bench.executors.workers(Queue::Processes).into_iter().find(|worker| worker.busy);
+                let pid = patience::until("a worker is busy", busy).await.pid;
                 kill(Pid::from_raw(pid.try_into().unwrap()), Signal::SIGKILL).unwrap();
                 pid
             };
@@ -99,13 +87,9 @@ pub(crate) fn trials() -> Vec<Trial> {
             }
         }),
         trial("workers_are_started_ahead_of_need", |bench| async move {
-            let warm = async {
-                while bench.executors.workers(Queue::Processes).len() < bench.executors.slots(Queue::Processes) {
-                    tokio::task::yield_now().await;
-                }
-            };
-            tokio::time::timeout(PATIENCE, warm).await.expect("idle workers");
-            let pids: HashSet<_> = bench.executors.workers(Queue::Processes).iter().map(|worker| worker.pid).collect();
+            let workers = || bench.executors.workers(Queue::Processes);
+            until(&|| workers().len() >= bench.executors.slots(Queue::Processes)).await;
+            let pids: HashSet<_> = workers().iter().map(|worker| worker.pid).collect();
             let pid = output(&bench.run(Executor::Processes, json!({"type": "pid"})).await).as_u64().unwrap();
             assert!(pids.contains(&u32::try_from(pid).unwrap()));
             assert!(!bench.executors.can_not_start());
