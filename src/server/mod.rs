@@ -46,9 +46,9 @@ pub struct Limits {
     pub grace: Duration,
 }
 
-/// Answers requests until `shutdown` resolves; once `leaving` is set, each is the last on its connection. Then it takes no more connections,
-/// and returns when what was asked is answered, or when the grace period is over. What is not answered by then goes on as long as the
-/// runtime does.
+/// Answers requests until `shutdown` resolves; once `leaving` is set, each is the last on its connection. Then it takes no more
+/// connections, and returns when what was asked is answered, or when the grace period is over. What is not answered by then goes on as long
+/// as the runtime does.
 pub async fn serve<S, B>(
     listener: TcpListener,
     tls: Option<Tls>,
