@@ -92,6 +92,7 @@ async fn every_filter_selects(place: impl Place) {
         (Filter { workload: Some("primes\0".into()), ..all() }, vec![]),
         (Filter { tags: vec![("team".into(), "search".into())], ..all() }, vec![cpu.id]),
         (Filter { tags: vec![("team".into(), "other".into())], ..all() }, vec![]),
+        (Filter { tags: vec![("team\0".into(), "search\0".into())], ..all() }, vec![]),
         (Filter { tags: vec![("team".into(), "search".into()), ("run".into(), "7".into())], ..all() }, vec![cpu.id]),
         (Filter { tags: vec![("team".into(), "search".into()), ("run".into(), "8".into())], ..all() }, vec![]),
         (Filter { bound: Some(Bound::Io), states: vec![StateFilter::Queued], ..all() }, vec![io.id]),

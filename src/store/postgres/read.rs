@@ -179,8 +179,8 @@ fn part(
     };
     within(query, "r");
     for (n, (key, value)) in filter.tags.iter().enumerate() {
-        query.push(format!(" JOIN tags t{n} ON t{n}.id = j.id AND t{n}.key = ")).push_bind(key.clone());
-        query.push(format!(" AND t{n}.value = ")).push_bind(value.clone());
+        query.push(format!(" JOIN tags t{n} ON t{n}.id = j.id AND t{n}.key = ")).push_bind(text(key));
+        query.push(format!(" AND t{n}.value = ")).push_bind(text(value));
         within(query, &format!("t{n}"));
     }
     query.push(" WHERE true");
