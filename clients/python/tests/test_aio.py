@@ -23,6 +23,10 @@ class Loops(ServerTest, unittest.IsolatedAsyncioTestCase):
         self.assertEqual([job.workload["below"] for job in jobs], list(range(10, 60)))
         self.assertEqual({job.state for job in jobs}, {"succeeded"})
 
+    async def test_one_key_at_once_is_one_job(self):
+        jobs = await asyncio.gather(*(self.trine.submit(SLEEP, bound="io", idempotency_key="at-once") for _ in range(5)))
+        self.assertEqual(len({job.id for job in jobs}), 1)
+
     async def test_a_task_that_is_cancelled_leaves_no_answer_for_the_next(self):
         job = await self.trine.submit({"type": "sleep", "ms": 600_000}, bound="io")
         waiting = asyncio.ensure_future(self.trine.wait(job.id))

@@ -74,7 +74,7 @@ class Connecting(ServerTest, unittest.IsolatedAsyncioTestCase):
 class Jobs(ServerTest, unittest.IsolatedAsyncioTestCase):
     async def submitted(self, client, tags, count, **options):
         jobs = [{"workload": SLEEP, "bound": "io", "tags": tags, **options}] * count
-        return [job.id for job in await client.submit_many(jobs)]
+        return [job.id for job in await client.submit_many(job for job in jobs)]  # any iterable will do
 
     @with_both
     async def test_many_are_accepted_in_their_order_and_listed_page_by_page(self, connect):

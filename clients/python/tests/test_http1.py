@@ -48,7 +48,8 @@ class Answers(unittest.TestCase):
     def test_what_is_not_http_is_refused(self):
         lengths = [b"HTTP/1.1 200 OK\r\nContent-Length: %s\r\n\r\n" % length for length in (b"-4", b"1_0", b"many", b"\xb2", b"")]
         chunks = [HEAD + length + b"\r\nabcd" for length in (b"no", b"-4", b"0x4", b"1_0", b";x=y")]
-        heads = (b"SSH-2.0\r\n\r\n", b"HTTP/1.1 \xb2\xb2\xb2\r\n\r\n", b"x" * (1 << 17))
+        statuses = [b"HTTP/1.1 %s OK\r\n\r\n" % status for status in (b"\xb2\xb2\xb2", b"20", b"000", b"")]
+        heads = (b"SSH-2.0\r\n\r\n", *statuses, b"x" * (1 << 17))
         for data in (*heads, *lengths, *chunks):
             with self.subTest(data[:80]), self.assertRaises(Malformed):
                 Response("GET").feed(data)
@@ -60,9 +61,10 @@ class Answers(unittest.TestCase):
             answer.result()
         self.assertEqual((caught.exception.status, caught.exception.detail, caught.exception.retry_after), (503, "busy", 7.0))
         self.assertIsNone(caught.exception.pointer)
-        answer = Response("GET")
-        answer.feed(b"HTTP/1.1 503 Busy\r\nRetry-After: \xb2\r\n\r\n")
-        self.assertIsNone(answer.retry_after)
+        for after in (b"\xb2", b"9" * 400, b"-1", b"soon"):
+            answer = Response("GET")
+            answer.feed(b"HTTP/1.1 503 Busy\r\nRetry-After: %s\r\n\r\n" % after)
+            self.assertIsNone(answer.retry_after)
 
     def test_a_redirect_says_where_to(self):
         answer = Response("GET")

@@ -117,7 +117,7 @@ class Response:
     def _read_head(self, head: bytes) -> None:
         first, *lines = head.decode("latin-1").split("\r\n")
         version, _, status = first.partition(" ")
-        if not version.startswith("HTTP/1.") or not status[:3].isdecimal():
+        if not version.startswith("HTTP/1.") or not re.fullmatch("[1-9][0-9]{2}", status[:3]):
             raise Malformed(f"the answer is not HTTP/1.1: {first[:80]!r}")
         code = int(status[:3])
         if 100 <= code < 200:
@@ -212,4 +212,4 @@ class Response:
     def retry_after(self) -> Optional[float]:
         """Seconds to wait before the next try, if the server says so."""
         value = self.headers.get("retry-after", "")
-        return float(value) if value.isdecimal() else None
+        return float(value) if re.fullmatch("[0-9]{1,9}", value) else None
