@@ -289,8 +289,8 @@ impl<W: Worker> Taken<W> {
     pub(super) fn give_back(self) {
         let Self { mut worker, mut busy } = self;
         let pool = busy.pool.clone();
-        let mut state = pool.state();
         let can_serve = worker.can_serve(&pool.shared.settings);
+        let mut state = pool.state();
         // It is one of those that are busy.
         if !can_serve || state.closed || state.idle.len() + state.busy.len() > pool.shared.size {
             drop(state);
