@@ -204,7 +204,8 @@ impl TryFrom<String> for KeyCursor {
 
 /// List profiles
 ///
-/// What was learned of workloads by running them, by key. Profiles are brought up to date with each run, and written once a second.
+/// What was learned of workloads by running them, by key. Profiles are brought up to date with each run, and
+/// written once a second, every ten where several servers share a database.
 #[utoipa::path(
     get, path = "/profiles", tag = "profiles", operation_id = "listProfiles",
     params(ProfileQuery),

@@ -14,7 +14,9 @@ impl<const N: usize> Counts<N> {
 
     /// One more, by its name.
     pub(super) fn count(&self, name: &'static str) {
-        if let Some((_, count)) = self.0.iter().find(|(known, _)| *known == name) {
+        let found = self.0.iter().find(|(known, _)| *known == name);
+        debug_assert!(found.is_some(), "nothing is counted as {name}");
+        if let Some((_, count)) = found {
             count.fetch_add(1, Ordering::Relaxed);
         }
     }

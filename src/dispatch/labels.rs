@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::{Catalogue, Dispatcher};
 use crate::job::{Labels, Runtime, Spec, Submission, meets};
 use crate::store::{NodeStatus, NodeStore, StoreError};
-use crate::workload::{Invalid, is_function};
+use crate::workload::{Invalid, is_function, pointer_token};
 
 /// How labels begin that say what interpreters there are.
 const INTERPRETER: &str = "python:";
@@ -70,7 +70,7 @@ pub(super) fn require<S: NodeStore + ?Sized>(
     match required.iter().find(|(name, value)| missing(name, value)) {
         Some((name, value)) => {
             let message = format!("this server does not have the label {name}={value}, and there is no other one");
-            Err(Invalid::new(format!("/requires/{}", name.replace('/', "~1")), message))
+            Err(Invalid::new(format!("/requires/{}", pointer_token(name)), message))
         }
         None => Ok(()),
     }
