@@ -51,6 +51,8 @@ impl AsyncRuntime {
             .on_thread_unpark(park::is_awake)
             .build()?;
         let lag = Arc::new(Lag { latest_us: AtomicU64::new(0), since_ns: AtomicU64::new(Monotonic::now().as_nanos()) });
+        // On each runtime, though only the event loop's lag is read: a thread of `threads` wakes tasks of others alone, and tells how late it
+        // was (`measure::park`) by having gone to sleep anew, which it does only after a task of its own.
         runtime.spawn(watch(Arc::clone(&lag)));
         Ok(Self { home: runtime.handle().clone(), runtime: Mutex::new(Some(runtime)), lag })
     }
