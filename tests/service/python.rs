@@ -42,6 +42,27 @@ def main(n, scale=1):
     }
 }
 
+/// On an event loop, what asyncio takes in goes through a buffer of 256 KiB each time: it is not to be new memory each time.
+#[tokio::test]
+async fn a_loop_takes_in_what_comes_without_new_memory() {
+    let folder = folder();
+    let server = Server::start(folder.path(), &[]).await;
+    let source = "
+import os, resource
+def faults(reader, writer):
+    for _ in range(200):
+        os.write(writer, b'x')
+        os.read(reader, 1 << 18)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+def main():
+    pipe = os.pipe()
+    first = faults(*pipe)
+    return faults(*pipe) - first
+";
+    let job = server.ended(&python("async", source, &json!([]))).await;
+    assert!(job["output"].as_u64().is_some_and(|faults| faults < 100), "{job}");
+}
+
 #[tokio::test]
 async fn the_route_follows_the_form_and_the_lock() {
     let folder = folder();

@@ -35,6 +35,10 @@ use crate::workload::{PythonFunction, Reporter, Stop, depth};
 const START: Duration = Duration::from_secs(30);
 /// How long a host that hears may take to say so.
 const ANSWER: Duration = Duration::from_secs(1);
+/// For a host with a loop. asyncio takes in what comes into 256 KiB, most of which it gives back at once. By itself, glibc has the kernel give
+/// and take that memory each time (mallopt(3): what was made smaller does not raise the threshold), and a process of several threads then
+/// waits for all cores to forget it.
+const KEEPS_BUFFERS: (&str, &str) = ("GLIBC_TUNABLES", "glibc.malloc.mmap_threshold=4194304:glibc.malloc.trim_threshold=8388608");
 /// What is kept of what a host writes when it crashes, in bytes.
 const LAST_WORDS: usize = 4 << 10;
 /// How long to wait for that once a host has ended. Only one that is not confined can leave something behind that keeps it open.
@@ -98,7 +102,8 @@ impl pool::Worker for Arc<Host> {
         read.push(settings.program.clone());
         // Libraries that keep something in the user's folder fail without one.
         let home = scratch.path().to_string_lossy().into_owned();
-        let environment = [("HOME", home), ("LANG", "C.UTF-8".to_owned()), ("PATH", "/usr/local/bin:/usr/bin:/bin".to_owned())];
+        let usual = [("HOME", home.as_str()), ("LANG", "C.UTF-8"), ("PATH", "/usr/local/bin:/usr/bin:/bin")];
+        let environment = usual.into_iter().chain((settings.mode == Executor::Async).then_some(KEEPS_BUFFERS));
         let most_memory = most_memory(settings, key);
         let policy = Policy {
             read,
@@ -106,7 +111,7 @@ impl pool::Worker for Arc<Host> {
             unlisted: vec![settings.archives.clone()],
             scratch: scratch.path().to_owned(),
             network: key.network,
-            environment: environment.map(|(name, value)| (name.to_owned(), value)).into(),
+            environment: environment.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
             limits: Limits { memory_bytes: most_memory, ..settings.limits },
         };
         let script = settings.program.join("__main__.py");
